@@ -69,7 +69,7 @@ class Pipeline:
     gates: tuple[Gate, ...] = (Finite(),)
     seed: int = 0
     reference_rows: int = 2_000
-    reference_hours: int = 168
+    reference_hours: int = 48
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
