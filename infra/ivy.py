@@ -50,7 +50,7 @@ def fetch(java: Java, wanted: Sequence[Coordinates], folder: Path) -> None:
         SetupError: the repository did not answer, or does not have one of them.
     """
     lines = [
-        f'    <dependency org={quoteattr(group)} name={quoteattr(artifact)} rev={quoteattr(version)}'
+        f"    <dependency org={quoteattr(group)} name={quoteattr(artifact)} rev={quoteattr(version)}"
         f' conf="default->default" transitive="false"/>'
         for group, artifact, version in wanted
     ]
