@@ -1,0 +1,159 @@
+"""Arrow columns to tensors: the same code in training and in serving.
+
+Numbers stay as they are (NaN where an optional one is missing), categories become one-hot columns: one per word
+of the vocabulary and one for "other", or one per hash bucket. Scaling is streaming and belongs to the
+state of a model, see `Standardiser`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Task, Vector
+
+_CLIP = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """The columns of a feature tensor, and what is to be learned from them.
+
+    Attributes:
+        columns: one name per column, such as `distance`, `carrier=AA`, `carrier#17` or `pressure?`.
+        scaled: whether a column is a number that a model standardises (one-hot columns are not).
+        task: what the label asks for.
+        outputs: how many logits a net returns per row.
+    """
+
+    columns: tuple[str, ...]
+    scaled: tuple[bool, ...]
+    task: Task
+    outputs: int
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.columns)
+
+
+def feature_columns(feature: Feature) -> tuple[str, ...]:
+    """The tensor columns of one feature, in order."""
+    match feature:
+        case Numeric(name=name, optional=optional):
+            return (name, f"{name}?") if optional else (name,)
+        case Categorical(name=name, vocabulary=None, buckets=buckets):
+            return tuple(f"{name}#{i}" for i in range(buckets or 0))
+        case Categorical(name=name, vocabulary=vocabulary):
+            return (*(f"{name}={word}" for word in vocabulary or ()), f"{name}=*")
+        case Vector(name=name, size=size):
+            return tuple(f"{name}[{i}]" for i in range(size))
+
+
+@lru_cache(maxsize=64)
+def feature_spec(contract: Contract) -> FeatureSpec:
+    """The spec of a contract's feature tensor."""
+    columns: list[str] = []
+    scaled: list[bool] = []
+    for feature in contract.features:
+        names = feature_columns(feature)
+        columns += names
+        scaled += [not isinstance(feature, Categorical) and not name.endswith("?") for name in names]
+    return FeatureSpec(
+        columns=tuple(columns), scaled=tuple(scaled), task=contract.label.task, outputs=contract.label.outputs
+    )
+
+
+def hash_bucket(text: str, buckets: int) -> int:
+    """The bucket of a text: BLAKE2b, 8 bytes, little endian, modulo; the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") % buckets
+
+
+def category_index(feature: Categorical, text: str) -> int:
+    """The one-hot position of a text."""
+    if feature.buckets is not None:
+        return hash_bucket(text, feature.buckets)
+    words = tuple(feature.vocabulary or ())
+    return words.index(text) if text in words else len(words)
+
+
+def encode(contract: Contract, columns: Mapping[str, pa.Array]) -> Tensor:
+    """Feature columns as a float64 tensor `[rows, spec.width]`; a missing optional number is NaN.
+
+    A missing optional category has no 1 in any of its columns.
+    """
+    spec = feature_spec(contract)
+    rows = len(columns[contract.features[0].name])
+    out = np.zeros((rows, spec.width), dtype=np.float64)
+    at = 0
+    for feature in contract.features:
+        width = len(feature_columns(feature))
+        _fill(feature, columns[feature.name], out[:, at : at + width])
+        at += width
+    return torch.from_numpy(out)
+
+
+def _fill(feature: Feature, column: pa.Array, out: NDArray[np.float64]) -> None:
+    match feature:
+        case Numeric(optional=optional):
+            out[:, 0] = column.to_numpy(zero_copy_only=False)
+            if optional:
+                out[:, 1] = np.isnan(out[:, 0])
+        case Categorical():
+            words = column.dictionary_encode()
+            table = [category_index(feature, word) for word in words.dictionary.to_pylist()]
+            present = np.flatnonzero(words.indices.is_valid().to_numpy(zero_copy_only=False))
+            indices = words.indices.drop_null().to_numpy(zero_copy_only=False)
+            out[present, np.asarray(table, dtype=np.int64)[indices] if table else indices] = 1.0
+        case Vector(size=size):
+            out[:] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Standardiser:
+    """Streaming mean and variance per column, as a pure value.
+
+    Batches are merged by the parallel rule of Chan, Golub and LeVeque (1983). The count is capped at `window` rows
+    of weight, so that old rows fade. All tensors float64 `[width]`; a NaN takes no part in its column.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+    window: int = 50_000
+
+    @classmethod
+    def fresh(cls, width: int) -> "Standardiser":
+        """The standardiser before any row: it maps every finite number to itself, clipped."""
+        zeros = torch.zeros(width, dtype=torch.float64)
+        return cls(zeros, zeros.clone(), zeros.clone())
+
+    def update(self, rows: Tensor) -> "Standardiser":
+        """Merge a batch `[rows, width]`; an empty batch changes nothing."""
+        seen = ~torch.isnan(rows)
+        n = seen.sum(0).to(torch.float64)
+        safe = torch.where(seen, rows, 0.0)
+        mean = safe.sum(0) / n.clamp(min=1.0)
+        m2 = (torch.where(seen, rows - mean, 0.0) ** 2).sum(0)
+        keep = (self.window / (self.count + n).clamp(min=1.0)).clamp(max=1.0)
+        count = self.count * keep
+        old_m2 = self.m2 * keep
+        total = (count + n).clamp(min=1.0)
+        delta = mean - self.mean
+        merged = self.mean + torch.where(n > 0, delta * n / total, 0.0)
+        spread = old_m2 + torch.where(n > 0, m2 + delta**2 * count * n / total, 0.0)
+        return Standardiser(count + n, merged, spread.clamp(min=0.0), self.window)
+
+    def scale(self, rows: Tensor, scaled: tuple[bool, ...]) -> Tensor:
+        """Rows `[rows, width]` as float32 z-values clipped at ±8; missing numbers become 0 (the mean)."""
+        std = (self.m2 / self.count.clamp(min=1.0)).sqrt()
+        std = torch.where(std > 1e-12 * (1.0 + self.mean.abs()), std, 1.0)
+        z = ((rows - self.mean) / std).clamp(-_CLIP, _CLIP)
+        z = torch.where(torch.tensor(scaled), z, rows)
+        return torch.nan_to_num(z, nan=0.0).to(torch.float32)

@@ -1,0 +1,294 @@
+"""Kafka as this project uses it: typed connection settings, topics, announcements, rejected records.
+
+Control topics go through kafka-python; what has volume goes through librdkafka (`librdkafka_options`). Every reader
+is read-committed and every producer partitions by murmur2, so that Java and Python agree.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from stream_trainer.errors import BrokerUnavailable, InputLost
+from stream_trainer.settings import KafkaSettings
+
+CONTROL_BYTES = 16 * 2**20
+_HOUR_MS = 3_600_000
+
+
+def client_options(settings: KafkaSettings) -> dict[str, Any]:
+    """The connection part of kafka-python's options.
+
+    Raises:
+        BrokerUnavailable: no bootstrap servers are known.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": _bootstrap(settings).split(","),
+        "security_protocol": settings.security_protocol,
+        "request_timeout_ms": int(settings.request_timeout_seconds * 1000),
+    }
+    if settings.sasl_mechanism and settings.sasl_password:
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        }
+    paths = {
+        "ssl_cafile": settings.ssl_cafile,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+    }
+    options |= {name: str(path) for name, path in paths.items() if path}
+    if settings.ssl_key_password:
+        options["ssl_password"] = settings.ssl_key_password.get_secret_value()
+    return options
+
+
+def librdkafka_options(settings: KafkaSettings) -> dict[str, str | int]:
+    """The connection part of a confluent-kafka client's options."""
+    options: dict[str, str | int] = {
+        "bootstrap.servers": _bootstrap(settings),
+        "security.protocol": settings.security_protocol,
+        "socket.timeout.ms": int(settings.request_timeout_seconds * 1000),
+    }
+    texts = {
+        "sasl.mechanism": settings.sasl_mechanism,
+        "sasl.username": settings.sasl_username,
+        "ssl.ca.location": settings.ssl_cafile,
+        "ssl.certificate.location": settings.ssl_certfile,
+        "ssl.key.location": settings.ssl_keyfile,
+    }
+    options |= {name: str(value) for name, value in texts.items() if value}
+    secrets = {"sasl.password": settings.sasl_password, "ssl.key.password": settings.ssl_key_password}
+    return options | {name: secret.get_secret_value() for name, secret in secrets.items() if secret}
+
+
+def spark_options(settings: KafkaSettings) -> dict[str, str]:
+    """The connection part of Spark's Kafka source options."""
+    options = {
+        "kafka.bootstrap.servers": _bootstrap(settings),
+        "kafka.security.protocol": settings.security_protocol,
+        "kafka.isolation.level": "read_committed",
+    }
+    if settings.sasl_mechanism and settings.sasl_password and settings.sasl_username:
+        options["kafka.sasl.mechanism"] = settings.sasl_mechanism
+        options["kafka.sasl.jaas.config"] = _jaas(
+            settings.sasl_mechanism, settings.sasl_username, settings.sasl_password.get_secret_value()
+        )
+    if settings.ssl_cafile:
+        options |= {"kafka.ssl.truststore.type": "PEM", "kafka.ssl.truststore.location": str(settings.ssl_cafile)}
+    if settings.ssl_keyfile and settings.ssl_certfile:
+        options |= {
+            "kafka.ssl.keystore.type": "PEM",
+            "kafka.ssl.keystore.certificate.chain": settings.ssl_certfile.read_text(),
+            "kafka.ssl.keystore.key": settings.ssl_keyfile.read_text(),
+        }
+        if settings.ssl_key_password:
+            options["kafka.ssl.key.password"] = settings.ssl_key_password.get_secret_value()
+    return options
+
+
+def _jaas(mechanism: str, username: str, password: str) -> str:
+    module = "plain.PlainLoginModule" if mechanism == "PLAIN" else "scram.ScramLoginModule"
+    quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in (username, password)]
+    return f'org.apache.kafka.common.security.{module} required username="{quoted[0]}" password="{quoted[1]}";'
+
+
+def _bootstrap(settings: KafkaSettings) -> str:
+    if settings.bootstrap_servers is None:
+        raise BrokerUnavailable(
+            "no Kafka is configured: set STREAM_TRAINER_KAFKA__BOOTSTRAP_SERVERS or run `stream-trainer broker start`"
+        )
+    return settings.bootstrap_servers
+
+
+@contextmanager
+def reached(what: str, settings: KafkaSettings) -> Iterator[None]:
+    """Turn a client error into `BrokerUnavailable` that says what was being done and where."""
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerUnavailable(
+            f"{what} failed at {settings.bootstrap_servers}: {type(error).__name__}: {error}; is the broker up?"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicPlan:
+    """How a topic is made when it is missing."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str]
+
+
+def topic_plans(pipeline: str, settings: KafkaSettings) -> dict[str, TopicPlan]:
+    """The topics of a pipeline by their short name, with stated partitions, retention and cleanup policy."""
+    retention = {"retention.ms": str(int(settings.retention_hours * _HOUR_MS)), "retention.bytes": "-1"}
+    logs = {"cleanup.policy": "delete", "max.message.bytes": str(CONTROL_BYTES), **retention}
+    compacted = {"cleanup.policy": "compact", "max.message.bytes": str(CONTROL_BYTES)}
+    configs = {
+        "examples": (settings.partitions, logs | {"message.timestamp.type": "LogAppendTime"}),
+        "predictions": (settings.partitions, logs),
+        "rejected": (1, compacted),
+        "models": (1, compacted | {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}),
+        "alerts": (1, compacted),
+    }
+    return {
+        short: TopicPlan(name=f"{pipeline}.{short}", partitions=partitions, configs=config)
+        for short, (partitions, config) in configs.items()
+    }
+
+
+class Admin:
+    """Topics: create the missing, look at ids, starts and ends."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        with reached("connecting", settings):
+            self._client = KafkaAdminClient(**client_options(settings))
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def create_missing(self, plans: Iterable[TopicPlan]) -> list[str]:
+        """Create the topics that are not there; their names."""
+        with reached("listing topics", self.settings):
+            existing = set(self._client.list_topics())
+        wanted = [plan for plan in plans if plan.name not in existing]
+        with reached("creating topics", self.settings):
+            for plan in wanted:
+                topic = NewTopic(
+                    plan.name,
+                    num_partitions=plan.partitions,
+                    replication_factor=self.settings.replication_factor,
+                    topic_configs=dict(plan.configs),
+                )
+                try:
+                    self._client.create_topics([topic])
+                except TopicAlreadyExistsError:
+                    continue
+            if wanted:
+                self._client.wait_for_topics([plan.name for plan in wanted])
+        return [plan.name for plan in wanted]
+
+    def topic_id(self, topic: str) -> str:
+        """The topic's canonical UUID.
+
+        Raises:
+            InputLost: there is no such topic.
+        """
+        return str(self._describe(topic)["topic_id"])
+
+    def partitions(self, topic: str) -> list[int]:
+        """The topic's partitions, ascending."""
+        return sorted(int(p["partition_index"]) for p in self._describe(topic)["partitions"])
+
+    def _describe(self, topic: str) -> dict[str, Any]:
+        with reached(f"describing {topic}", self.settings):
+            found: list[dict[str, Any]] = self._client.describe_topics([topic])
+        if not found or found[0].get("error_code"):
+            raise InputLost(f"topic {topic} is not there: create it, or start the command without --no-create")
+        return found[0]
+
+
+class Log:
+    """Where a topic's partitions begin and end, as a read-committed reader sees them."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        with reached("connecting", settings):
+            self._consumer = KafkaConsumer(
+                **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None
+            )
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._consumer.close()
+
+    def starts(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The first offset of each partition that still exists."""
+        with reached(f"listing the first offsets of {topic}", self.settings):
+            found = self._consumer.beginning_offsets([TopicPartition(topic, p) for p in partitions])
+        return {tp.partition: int(offset) for tp, offset in found.items()}
+
+    def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The next offset of each partition."""
+        with reached(f"listing the last offsets of {topic}", self.settings):
+            found = self._consumer.end_offsets([TopicPartition(topic, p) for p in partitions])
+        return {tp.partition: int(offset) for tp, offset in found.items()}
+
+
+class ControlProducer:
+    """Keyed JSON to control topics, synchronous: what `send` returned from is on the broker."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.settings = settings
+        with reached("connecting", settings):
+            self._producer = KafkaProducer(
+                **client_options(settings), acks="all", linger_ms=5, max_request_size=CONTROL_BYTES
+            )
+
+    def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
+        """Write `(key, JSON value)` records and wait for the broker."""
+        with reached(f"writing to {topic}", self.settings):
+            futures = [
+                self._producer.send(topic, key=key.encode(), value=msgspec.json.encode(value)) for key, value in records
+            ]
+            for future in futures:
+                future.get(timeout=self.settings.request_timeout_seconds)
+
+    def close(self) -> None:
+        """Flush and release the connection."""
+        with reached("closing a producer", self.settings):
+            self._producer.close(timeout=self.settings.request_timeout_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record of a control topic."""
+
+    key: str
+    value: Any
+    offset: int
+    timestamp: float
+
+
+def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> list[Message]:
+    """Every record of a topic up to its present end, in partition and offset order; values parsed from JSON."""
+    with reached(f"reading {topic}", settings):
+        consumer = KafkaConsumer(
+            **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None
+        )
+        try:
+            partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+            return list(_read(consumer, partitions, time.monotonic() + seconds))
+        finally:
+            consumer.close()
+
+
+def _read(consumer: KafkaConsumer, partitions: list[TopicPartition], deadline: float) -> Iterator[Message]:
+    ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    while any(consumer.position(tp) < ends[tp] for tp in partitions):
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(f"reading {partitions[0].topic} did not reach its end in time: is the broker slow?")
+        for tp, records in consumer.poll(timeout_ms=200).items():
+            for record in records:
+                if record.offset < ends[tp]:
+                    value = msgspec.json.decode(record.value) if record.value is not None else None
+                    yield Message((record.key or b"").decode(), value, record.offset, record.timestamp / 1000)

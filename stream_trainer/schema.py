@@ -1,0 +1,150 @@
+"""From a contract to the typed structs that parse its JSON, and from parsed structs to Arrow columns.
+
+The same structs and the same columns serve Kafka records in training and requests in serving, so that a value
+cannot mean two things. Parsing and validation are one pass in C (msgspec).
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pyarrow as pa
+from msgspec import Meta
+
+from stream_trainer.contract import (
+    FLOAT32_MAX,
+    MAX_KEY,
+    MAX_TEXT,
+    RESERVED_FIELDS,
+    BinaryLabel,
+    Categorical,
+    ClassLabel,
+    Contract,
+    Feature,
+    Label,
+    Numeric,
+    Vector,
+)
+
+Kind = Literal["example", "request"]
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+_Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
+_Time = Annotated[datetime, Meta(tz=True)] | Annotated[float, Meta(ge=0, le=_LAST_SECOND)]
+
+
+def _feature_type(feature: Feature) -> Any:
+    match feature:
+        case Numeric(low=low, high=high, optional=optional):
+            bounded: Any = Annotated[float, Meta(ge=low, le=high)]
+            return bounded | None if optional else bounded
+        case Categorical(optional=optional):
+            return _Text | None if optional else _Text
+        case Vector(size=size):
+            number: Any = Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+            return Annotated[list[number], Meta(min_length=size, max_length=size)]
+
+
+def _label_type(label: Label) -> Any:
+    match label:
+        case BinaryLabel():
+            return bool | Literal[0, 1]
+        case ClassLabel(classes=classes):
+            return Literal[tuple(classes)]
+        case _:
+            return Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
+
+
+def field_names(contract: Contract, kind: Kind) -> tuple[str, ...]:
+    """The fields a struct of this kind holds, in order; attribute `f<i>` of the struct is field `i`."""
+    names = (*(f.name for f in contract.features), *contract.extra_segments, contract.key, contract.event_time)
+    return (*names, contract.label.name) if kind == "example" else names
+
+
+@lru_cache(maxsize=64)
+def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type[msgspec.Struct]:
+    """The struct that parses one JSON object of the contract.
+
+    `example`: everything the contract names; only optional features may be null or absent. `request`: no
+    label, and key, event time and plain segments may be absent. `strict` refuses unknown fields instead of
+    skipping them, which is how they are counted.
+    """
+    types: list[Any] = [_feature_type(f) for f in contract.features]
+    required = [not getattr(f, "optional", False) for f in contract.features]
+    whole = kind == "example"
+    given_types: list[Any] = [*(_Text for _ in contract.extra_segments), _Key, _Time]
+    for given in given_types:
+        types.append(given if whole else given | None)
+        required.append(whole)
+    if whole:
+        types.append(_label_type(contract.label))
+        required.append(True)
+    names = field_names(contract, kind)
+    fields: list[Any] = [
+        (f"f{i}", kind_of) if needed else (f"f{i}", kind_of, None)
+        for i, (kind_of, needed) in enumerate(zip(types, required, strict=True))
+    ]
+    rename = {f"f{i}": name for i, name in enumerate(names)}
+    if whole:
+        fields += [(f"r{i}", Any, None) for i in range(len(RESERVED_FIELDS))]
+        rename |= {f"r{i}": name for i, name in enumerate(RESERVED_FIELDS)}
+    return msgspec.defstruct(kind.title(), fields, rename=rename, kw_only=True, forbid_unknown_fields=strict, gc=False)
+
+
+def as_datetime(value: datetime | float) -> datetime:
+    """An event time as an aware UTC datetime; numbers are epoch seconds."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+
+
+def label_number(label: Label, value: Any) -> float:
+    """A label as the number it is learned as: 0/1, the index of its class, or itself."""
+    return float(tuple(label.classes).index(value)) if isinstance(label, ClassLabel) else float(value)
+
+
+def label_numbers(label: Label, values: Iterable[Any]) -> list[float]:
+    """`label_number` over many values."""
+    if isinstance(label, ClassLabel):
+        index = {name: float(i) for i, name in enumerate(label.classes)}
+        return [index[v] for v in values]
+    return [float(v) for v in values]
+
+
+def feature_arrow_type(feature: Feature) -> pa.DataType:
+    """The Arrow type of a feature's column."""
+    match feature:
+        case Numeric():
+            return pa.float64()
+        case Categorical():
+            return pa.string()
+        case Vector(size=size):
+            return pa.list_(pa.float64(), size)
+
+
+def arrow_fields(contract: Contract, kind: Kind) -> list[pa.Field]:
+    """The contract's columns: features, plain segments, key, event time and, for examples, the label (a number)."""
+    fields = [pa.field(f.name, feature_arrow_type(f)) for f in contract.features]
+    fields += [pa.field(s, pa.string()) for s in contract.extra_segments]
+    fields += [pa.field(contract.key, pa.string()), pa.field(contract.event_time, TIMESTAMP)]
+    if kind == "example":
+        fields.append(pa.field(contract.label.name, pa.float64()))
+    return fields
+
+
+def to_columns(contract: Contract, kind: Kind, rows: Sequence[Any]) -> dict[str, pa.Array]:
+    """Parsed structs as Arrow columns, one per field of `arrow_fields`, each as long as `rows`."""
+    columns: dict[str, pa.Array] = {}
+    for i, field in enumerate(arrow_fields(contract, kind)):
+        attribute = f"f{i}"
+        values: list[Any] = [getattr(row, attribute) for row in rows]
+        if field.name == contract.key:
+            values = [None if v is None else str(v) for v in values]
+        elif field.name == contract.event_time:
+            values = [None if v is None else as_datetime(v) for v in values]
+        elif kind == "example" and field.name == contract.label.name:
+            values = label_numbers(contract.label, values)
+        columns[field.name] = pa.array(values, field.type)
+    return columns

@@ -1,0 +1,83 @@
+"""Object stores through obstore: create-if-absent is a conditional put. `gs://` and `az://` are untested here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import ObjectStore, S3Store, from_url
+
+from stream_trainer.errors import StoreUnavailable
+from stream_trainer.settings import StoreSettings
+from stream_trainer.store.storage import Storage
+
+
+class ObjectStorage(Storage):
+    """A bucket and a prefix in it."""
+
+    def __init__(self, url: str, settings: StoreSettings) -> None:
+        self.url = url.rstrip("/")
+        self._store: ObjectStore = _open(self.url, settings)
+
+    def get(self, path: str) -> bytes:
+        """See `Storage.get`."""
+        with self._answers(path):
+            return obstore.get(self._store, path).bytes().to_bytes()
+
+    def put(self, path: str, data: bytes) -> None:
+        """See `Storage.put`."""
+        with self._answers(path):
+            obstore.put(self._store, path, data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """See `Storage.put_if_absent`."""
+        try:
+            with self._answers(path):
+                obstore.put(self._store, path, data, mode="create", use_multipart=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def walk(self, prefix: str) -> list[str]:
+        """See `Storage.walk`."""
+        with self._answers(prefix):
+            return sorted(str(item["path"]) for page in obstore.list(self._store, prefix) for item in page)
+
+    def delete(self, path: str) -> None:
+        """See `Storage.delete`."""
+        try:
+            with self._answers(path):
+                obstore.delete(self._store, path)
+        except FileNotFoundError:
+            pass
+
+    def names(self, prefix: str) -> list[str]:
+        """See `Storage.names`."""
+        with self._answers(prefix):
+            listed = obstore.list_with_delimiter(self._store, prefix)
+        found = [*listed["common_prefixes"], *(item["path"] for item in listed["objects"])]
+        return sorted(path.rsplit("/", 1)[-1] for path in found)
+
+    @contextmanager
+    def _answers(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (NotFoundError, FileNotFoundError) as error:
+            raise FileNotFoundError(path) from error
+        except (AlreadyExistsError, FileExistsError) as error:
+            raise FileExistsError(path) from error
+        except (BaseError, OSError) as error:
+            raise StoreUnavailable(f"{self.url}/{path}: the store did not answer: {type(error).__name__}") from error
+
+
+def _open(url: str, settings: StoreSettings) -> ObjectStore:
+    if not url.startswith("s3://"):
+        return from_url(url)
+    options: dict[str, Any] = {"region": settings.s3_region}
+    if settings.s3_endpoint:
+        options |= {"endpoint": settings.s3_endpoint, "virtual_hosted_style_request": False}
+    if settings.s3_access_key_id and settings.s3_secret_access_key:
+        options["access_key_id"] = settings.s3_access_key_id.get_secret_value()
+        options["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+    return S3Store.from_url(url, client_options={"allow_http": settings.s3_allow_http}, **options)
