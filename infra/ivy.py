@@ -58,7 +58,7 @@ def fetch(java: Java, wanted: Sequence[Coordinates], folder: Path) -> None:
         settings, module = Path(scratch) / "settings.xml", Path(scratch) / "ivy.xml"
         settings.write_text(_SETTINGS)
         module.write_text(_MODULE.format(dependencies="\n".join(lines)))
-        selection = ["-settings", settings, "-ivy", module, "-confs", "default", "-novalidate"]
+        selection: list[str | Path] = ["-settings", settings, "-ivy", module, "-confs", "default", "-novalidate"]
         _run(java, selection, Path(scratch), f"{folder}/[artifact]-[revision].[ext]")
 
 
@@ -79,7 +79,7 @@ def _run(java: Java, selection: Sequence[str | Path], scratch: Path, retrieve: s
     ivy = next(pyspark_jars().glob("ivy-*.jar"), None)
     if ivy is None:
         raise SetupError(f"no ivy-*.jar in {pyspark_jars()}: reinstall the pyspark package")
-    command = [java.executable, "-XX:TieredStopAtLevel=1", *_network(java, scratch), "-jar", ivy]
+    command: list[str | Path] = [java.executable, "-XX:TieredStopAtLevel=1", *_network(java, scratch), "-jar", ivy]
     command += [*selection, "-cache", scratch / "cache", "-retrieve", retrieve]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
