@@ -86,7 +86,11 @@ _DRIVER = """
 @pytest.mark.spark
 def test_stopping_leaves_no_process_no_folder_and_no_noise() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_DRIVER), "stop"], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", textwrap.dedent(_DRIVER), "stop"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
 
     assert done.stderr == ""
