@@ -115,6 +115,8 @@ def _launch(folder: Path, java: Java, jars: Sequence[Path], state: State, *, det
             start_new_session=detach,
             process_group=None if detach else 0,
         )
+    for gone in [pid for pid, earlier in _children.items() if earlier.poll() is not None]:
+        del _children[gone]
     _children[child.pid] = child
     created = psutil.Process(child.pid).create_time()
     state = State(port=state.port, controller_port=state.controller_port, pid=child.pid, created=created)
