@@ -115,6 +115,8 @@ def _launch(folder: Path, java: Java, jars: Sequence[Path], state: State, *, det
             start_new_session=detach,
             process_group=None if detach else 0,
         )
+    for gone in [pid for pid, earlier in _children.items() if earlier.poll() is not None]:
+        del _children[gone]
     _children[child.pid] = child
     created = psutil.Process(child.pid).create_time()
     state = State(port=state.port, controller_port=state.controller_port, pid=child.pid, created=created)
@@ -132,7 +134,7 @@ def _await_ready(folder: Path, state: State, wait_seconds: float) -> None:
     """Wait until the port accepts connections, then write a record and read it back."""
     deadline = time.monotonic() + wait_seconds
     while not _accepts(state.port):
-        if files.running_process(folder, state) is None:
+        if _children[state.pid or 0].poll() is not None:
             raise SetupError(f"Kafka ended at start. The last lines of its log:\n{_log_tail(folder)}")
         if time.monotonic() > deadline:
             raise BrokerUnavailable(
@@ -160,7 +162,10 @@ def _log_tail(folder: Path) -> str:
 
 def _end(folder: Path, state: State) -> bool:
     """End the verified process, wait until it is gone, and note so in the state file."""
+    child = _children.pop(state.pid or 0, None)
     process = files.running_process(folder, state)
+    if process is None and child is not None and child.poll() is None:
+        process = psutil.Process(child.pid)  # our own child needs no proof; right after its start it has no name yet
     if process is not None:
         process.terminate()
         try:
@@ -168,7 +173,7 @@ def _end(folder: Path, state: State) -> bool:
         except psutil.TimeoutExpired:
             process.kill()
             process.wait(_STOP_SECONDS)
-    if child := _children.pop(state.pid or 0, None):
+    if child is not None:
         child.wait(_STOP_SECONDS)
     files.write_state(folder, State(port=state.port, controller_port=state.controller_port))
     return process is not None

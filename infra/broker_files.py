@@ -43,6 +43,9 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# After a crash the next start waits until the dead broker's registration has run out.
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 
 # A laptop, not a server.
 num.network.threads=2

@@ -74,7 +74,7 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
     with exported(_variables(java.home)):
         conf = SparkConf(loadDefaults=False).setAppName(app_name).setAll(list(options.items()))
         try:
-            context = SparkContext(conf=conf, gateway=launch_gateway(conf))
+            context = SparkContext(conf=conf, gateway=launch_gateway(conf))  # type: ignore[no-untyped-call]
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise

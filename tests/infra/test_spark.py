@@ -53,7 +53,7 @@ def test_workers_are_forked_from_our_daemon_and_import_the_project(spark: SparkS
 
         import stream_trainer.errors
 
-        names = [sys.modules["__main__"].__spec__.name, stream_trainer.errors.__name__]
+        names = [str(getattr(sys.modules["__main__"].__spec__, "name", None)), stream_trainer.errors.__name__]
         for batch in batches:
             yield pa.record_batch([pa.array([",".join(names)] * batch.num_rows)], names=["name"])
 
