@@ -14,13 +14,13 @@ from torch import Tensor
 from stream_trainer import offsets, reference, schema
 from stream_trainer.errors import UsageError
 from stream_trainer.features import encode
-from stream_trainer.gates import Verdict
 from stream_trainer.learner import State
 from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"

@@ -11,10 +11,17 @@ from typing import Any
 import msgspec
 
 from stream_trainer.errors import Corrupt
-from stream_trainer.gates import Verdict
 from stream_trainer.offsets import Offsets, Ranges
 
 FORMAT = 1
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one gate said; kept in the manifest."""
+
+    gate: str
+    passed: bool
+    detail: str
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
