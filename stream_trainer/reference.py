@@ -81,8 +81,8 @@ class Bins:
             place = {word: i for i, word in enumerate(self.words)}
             table = [place.get(w, len(self.words)) for w in words.dictionary.to_pylist()]
             codes = words.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
-            known: NDArray[np.int64] = np.asarray([*table, self.size - 1], dtype=np.int64)[codes]
-            return known
+            places: NDArray[np.int64] = np.asarray([*table, self.size - 1], dtype=np.int64)
+            return places[np.asarray(codes, dtype=np.int64)]
         values = numbers(column)
         bins = np.searchsorted(np.asarray(self.edges), values, side="right").astype(np.int64)
         bins[np.isnan(values)] = self.size - 1
