@@ -16,7 +16,7 @@ from stream_trainer.errors import UsageError
 from stream_trainer.features import encode
 from stream_trainer.gates import Verdict
 from stream_trainer.learner import State
-from stream_trainer.offsets import Ranges, Vector
+from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
@@ -99,7 +99,7 @@ class Lineage:
     head: Version | None
     parent: Version | None
     number: int
-    position: Vector
+    position: Offsets
     state: State
     prequential: Prequential
     seen: Seen
@@ -108,7 +108,7 @@ class Lineage:
     golden: pa.Table | None = None
 
 
-def fresh(pipeline: Pipeline, position: Vector, number: int = 1) -> Lineage:
+def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
     """A lineage that has learned nothing."""
     return Lineage(
         head=None,

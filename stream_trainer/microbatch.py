@@ -19,7 +19,7 @@ from stream_trainer.errors import Fenced
 from stream_trainer.features import encode
 from stream_trainer.learner import Batch
 from stream_trainer.lineage import Lineage, Pending
-from stream_trainer.offsets import Ranges, Vector
+from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import uniform
 from stream_trainer.store import ModelStore, Rows, Span, Version
@@ -31,7 +31,7 @@ from stream_trainer.versions import manifest_of
 class Source(Protocol):
     """What the micro-batch asks of Kafka, beside its records."""
 
-    def check(self, needed: Vector) -> dict[str, str]:
+    def check(self, needed: Offsets) -> dict[str, str]:
         """The ids of the topics, after making sure that each still begins at or before `needed`.
 
         Raises:

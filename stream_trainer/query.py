@@ -21,7 +21,7 @@ from stream_trainer.contract import Contract
 from stream_trainer.decode import decode, decoded_schema
 from stream_trainer.kafka import spark_options
 from stream_trainer.microbatch import Cut
-from stream_trainer.offsets import Ranges, Vector
+from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _FETCH = {
 }
 
 LearnCut = Callable[[Cut, Callable[[], pa.Table]], None]
-Position = Callable[[], Vector]
+Position = Callable[[], Offsets]
 
 
 class ExamplesReader:
@@ -75,7 +75,7 @@ class ExamplesReader:
         )
         return self._collect(self._decoded(frame))
 
-    def stream(self, start: Vector, position: Position, learn: LearnCut) -> "RunningStream":
+    def stream(self, start: Offsets, position: Position, learn: LearnCut) -> "RunningStream":
         """Start the stream at `start`; each micro-batch calls `learn` with its cut and a function that fetches it."""
         checkpoint = tempfile.TemporaryDirectory(prefix="stream-trainer-checkpoint-", ignore_cleanup_errors=True)
         frame = (
@@ -112,17 +112,10 @@ class ExamplesReader:
                 yield decode(contract, batch)
 
         columns = [name for name in _COLUMNS if name in frame.columns]
-        return frame.select(*columns).mapInArrow(decode_all, from_arrow_schema(_plain(decoded_schema(contract))))
+        return frame.select(*columns).mapInArrow(decode_all, from_arrow_schema(decoded_schema(contract)))
 
     def _collect(self, frame: "DataFrame") -> pa.Table:
         return frame.toArrow().cast(decoded_schema(self._contract))
-
-
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """Spark has no fixed-size lists."""
-    return pa.schema(
-        [pa.field(f.name, pa.list_(f.type.value_type)) if pa.types.is_fixed_size_list(f.type) else f for f in schema]
-    )
 
 
 class _Stopped(Exception):
@@ -170,7 +163,7 @@ class RunningStream:
         self._checkpoint.cleanup()
 
 
-def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Vector, datetime]:
+def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Offsets, datetime]:
     """The end vector of a planned micro-batch, and when it was planned.
 
     The entry has a version line, a metadata line and one line a source.
@@ -180,12 +173,12 @@ def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Vector, datetime]:
     return from_spark_json(source), planned
 
 
-def to_spark_json(vector: Vector) -> str:
+def to_spark_json(vector: Offsets) -> str:
     """A vector as Spark's `startingOffsets` and `endingOffsets` want it."""
     return json.dumps({topic: {str(p): o for p, o in ps.items()} for topic, ps in vector.items()})
 
 
-def from_spark_json(text: str) -> Vector:
+def from_spark_json(text: str) -> Offsets:
     """The inverse of `to_spark_json`."""
     parsed: dict[str, dict[str, Any]] = json.loads(text)
     return {topic: {int(p): int(o) for p, o in ps.items()} for topic, ps in parsed.items()}

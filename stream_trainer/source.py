@@ -6,7 +6,7 @@ partition whose first offset has moved past what is still to be learned has lost
 
 from stream_trainer.errors import InputLost
 from stream_trainer.kafka import Admin, Log
-from stream_trainer.offsets import Vector
+from stream_trainer.offsets import Offsets
 
 
 class KafkaSource:
@@ -18,19 +18,19 @@ class KafkaSource:
         self._log = log
         self._known_id = known_id
 
-    def earliest(self) -> Vector:
+    def earliest(self) -> Offsets:
         """The first offset of every partition that still exists."""
         return {self.topic: self._log.starts(self.topic, self._admin.partitions(self.topic))}
 
-    def latest(self) -> Vector:
+    def latest(self) -> Offsets:
         """The next offset of every partition."""
         return {self.topic: self._log.ends(self.topic, self._admin.partitions(self.topic))}
 
-    def ends(self, vector: Vector) -> Vector:
+    def ends(self, vector: Offsets) -> Offsets:
         """The next offset of the partitions of a vector."""
         return {self.topic: self._log.ends(self.topic, sorted(vector[self.topic]))}
 
-    def start(self, position: Vector) -> Vector:
+    def start(self, position: Offsets) -> Offsets:
         """Where to begin: the position, and the start of every partition that it does not know.
 
         Raises:
@@ -40,7 +40,7 @@ class KafkaSource:
         known = position.get(self.topic, {})
         return {self.topic: {**self.earliest()[self.topic], **known}}
 
-    def check(self, needed: Vector) -> dict[str, str]:
+    def check(self, needed: Offsets) -> dict[str, str]:
         """See `microbatch.Source.check`."""
         found = self._admin.topic_id(self.topic)
         if self._known_id is None:

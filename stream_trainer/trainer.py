@@ -21,7 +21,7 @@ from stream_trainer.errors import BrokerUnavailable, InputLost, RetriesExhausted
 from stream_trainer.kafka import Admin, ControlProducer, Log, topic_plans
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import Context, Cut
-from stream_trainer.offsets import Vector
+from stream_trainer.offsets import Offsets
 from stream_trainer.outbox import KafkaOutbox
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.query import ExamplesReader
@@ -105,7 +105,7 @@ class Trainer:
             heartbeat.stop()
             running.stop()
 
-    def _position(self) -> Vector:
+    def _position(self) -> Offsets:
         assert self.lineage is not None  # noqa: S101 - opened before anything asks
         return self.lineage.position
 
@@ -158,13 +158,13 @@ def open_lineage(context: Context, source: KafkaSource, origin: str) -> Lineage:
     return found
 
 
-def _first_cut_start(store: ModelStore) -> Vector | None:
+def _first_cut_start(store: ModelStore) -> Offsets | None:
     """A run that died before its first version has fixed where that version begins."""
     intents = store.intents(store.highest() + 1)
     return offsets.starts(intents[0].ranges) if intents else None
 
 
-def _reached(position: Vector, goal: Vector) -> bool:
+def _reached(position: Offsets, goal: Offsets) -> bool:
     return all(position.get(t, {}).get(p, 0) >= end for t, ps in goal.items() for p, end in ps.items())
 
 
