@@ -100,7 +100,7 @@ def test_failed_deliveries_are_counted_and_make_room() -> None:
     assert dropped(metrics, "queue_full") == 0
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])  # noqa: S104
 def test_only_loopback_is_bound(host: str) -> None:
     with pytest.raises(UsageError, match="API keys"):
         refuse_public(host)
