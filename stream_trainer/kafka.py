@@ -32,6 +32,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_servers": _bootstrap(settings).split(","),
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": int(settings.request_timeout_seconds * 1000),
+        "bootstrap_timeout_ms": int(settings.request_timeout_seconds * 1000),
     }
     if settings.sasl_mechanism and settings.sasl_password:
         options |= {
