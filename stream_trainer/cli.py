@@ -106,22 +106,22 @@ def serve(
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
     log_to_stderr()
-    from serving.main import run  # noqa: PLC0415
+    from serving.server import run  # noqa: PLC0415
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = connected(Settings())
     serving = settings.serving.model_copy(update=given)
-    run(pipeline, settings.model_copy(update={"serving": serving}), create_topics=not no_create)
+    run(pipeline, settings.model_copy(update={"serving": serving}), no_create=no_create)
 
 
 @app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
-def monitor(pipeline: PipelineAddress, no_create: NoCreate = False) -> None:
+def monitor(pipeline: PipelineAddress) -> None:
     """Watch what is being served for drift against what was learned, and raise alerts."""
     _needs("monitor", "evidently")
     log_to_stderr()
     from monitors.main import run  # noqa: PLC0415
 
-    run(pipeline, connected(Settings()), create_topics=not no_create)
+    run(pipeline, connected(Settings()))
 
 
 @app.command("run", epilog="Example: stream-trainer run examples.flights.pipeline:pipeline")

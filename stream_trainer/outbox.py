@@ -11,8 +11,8 @@ from kafka.structs import OffsetAndMetadata
 
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, ControlProducer
-from stream_trainer.pipeline import Topics
 from stream_trainer.store import Version
+from stream_trainer.topics import Topics
 
 logger = logging.getLogger(__name__)
 
