@@ -16,7 +16,6 @@ from serving.announcements import Announcement, AnnouncementSource
 from serving.clock import Clock
 from serving.metrics import Metrics
 from serving.model import Refused, Served, load
-from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
 
@@ -99,7 +98,7 @@ class Follower:
         """Wait for a push and follow the newest; without one, look at the store."""
         try:
             pushed = self._source.poll(self._poll_seconds)
-        except BrokerUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with Kafka, the store is still looked at
             self._note(error, "kafka")
             self._stop.wait(self._poll_seconds)
             pushed = []

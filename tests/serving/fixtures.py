@@ -111,7 +111,7 @@ class Harness:
     def __init__(self, store: ModelStore, pipeline: Pipeline = PIPELINE, **settings: Any) -> None:
         self.pipeline = pipeline
         self.store = store
-        self.settings = Settings(serving=settings)  # type: ignore[arg-type]
+        self.settings = Settings(serving=settings)
         self.clock = ManualClock()
         self.source = FakeAnnouncements()
         self.metrics = Metrics()
