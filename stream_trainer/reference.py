@@ -119,8 +119,8 @@ class Reference:
 
 def numbers(column: pa.Array) -> NDArray[np.float64]:
     """A numeric column as float64 with NaN for null; a vector column as the norms of its rows."""
-    if pa.types.is_fixed_size_list(column.type):
-        flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    if pa.types.is_list(column.type):
+        flat = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
         return np.asarray(np.linalg.norm(flat, axis=1))
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 

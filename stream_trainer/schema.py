@@ -120,8 +120,8 @@ def feature_arrow_type(feature: Feature) -> pa.DataType:
             return pa.float64()
         case Categorical():
             return pa.string()
-        case Vector(size=size):
-            return pa.list_(pa.float64(), size)
+        case Vector():
+            return pa.list_(pa.float64())
 
 
 def arrow_fields(contract: Contract, kind: Kind) -> list[pa.Field]:

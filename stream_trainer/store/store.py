@@ -208,7 +208,7 @@ class ModelStore:
     def fix_cut(self, intent: Intent) -> Intent:
         """Write an intent unless one is there; what is there counts, whoever wrote it."""
         path = f"{self._intents(intent.version)}/{intent.cut}.json"
-        data = msgspec.json.encode(intent, order="sorted")
+        data = manifests.canonical_json(intent)
         if self.storage.put_if_absent(path, data):
             return intent
         return msgspec.json.decode(self.storage.get(path), type=Intent)
@@ -244,7 +244,7 @@ class ModelStore:
                     f"version {manifest.version} of {self.describe()} was committed by another trainer: "
                     "this one stops and has changed nothing; check that only one runs"
                 )
-        self.storage.put(f"{self.pipeline}/CURRENT", msgspec.json.encode({"version": manifest.version}))
+        self.storage.put(f"{self.pipeline}/CURRENT", manifests.canonical_json({"version": manifest.version}))
         return version
 
     @staticmethod
