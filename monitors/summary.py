@@ -24,13 +24,14 @@ from stream_trainer.schema import TIMESTAMP, as_datetime, struct_type, to_column
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 PRIORITY = "_priority"
 MAX_RECORD_BYTES = 2**20
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One record of `P.predictions`, as far as drift needs it; a null version means none was served yet."""
 
     prediction_id: str
-    requested_at: Annotated[datetime, msgspec.Meta(tz=True)] | float
+    requested_at: Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
     features: msgspec.Raw
     segments: dict[str, str | None] = {}
     model_version: int | None = None
@@ -70,7 +71,7 @@ class Summarise:
         for value in values:
             try:
                 record, parsed = _parse(self.contract, value)
-            except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, OSError, Poison) as error:
+            except (msgspec.MsgspecError, ValueError, RecursionError, Poison) as error:
                 skipped[reason_of(error).partition(":")[0]] += 1
                 continue
             records.append(record)
@@ -137,7 +138,6 @@ def _parse(contract: Contract, value: bytes | None) -> tuple[Prediction, Any]:
     if len(value) > MAX_RECORD_BYTES:
         raise Poison(f"too_large: {len(value)} bytes")
     record = _decoder.decode(value)
-    as_datetime(record.requested_at)
     return record, _features_decoder(contract).decode(record.features)
 
 
