@@ -26,6 +26,8 @@ MAX_ARROW_BYTES = 16 * 2**20
 MAX_ARROW_ROWS = 100_000
 KEPT_BYTES = 64 * 2**10
 
+_NOT_PYTHON = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, pa.ArrowException)
+
 ACCOUNTING = [
     pa.field("_topic", pa.string()),
     pa.field("_partition", pa.int32()),
@@ -172,13 +174,13 @@ def _arrow_rows(contract: Contract, where: Position, value: bytes | None) -> Ite
         reason = error.reason if isinstance(error, Poison) else f"invalid_arrow: {str(error).splitlines()[0]}"
         yield _Row(where, 0, reason=reason, raw=value)
         return
-    parse = _parser(contract)
+    known = _parser(contract).known
     struct = struct_type(contract, "example")
     for row, record in enumerate(records):
         try:
-            _refuse_nan(record)
+            _refuse_nan(record, known)
             parsed = msgspec.convert(record, struct)
-            yield _Row(where, row, parsed, len(record.keys() - parse.known))
+            yield _Row(where, row, parsed, len(record.keys() - known))
         except (msgspec.MsgspecError, ValueError, Poison) as error:
             yield _Row(where, row, reason=reason_of(error), raw=msgspec.json.encode(record, enc_hook=str))
 
@@ -190,12 +192,47 @@ def _read_arrow(value: bytes) -> list[dict[str, Any]]:
             if len(records) + batch.num_rows > MAX_ARROW_ROWS:
                 raise Poison(f"too_large: more than {MAX_ARROW_ROWS} rows in one message")
             batch.validate(full=True)
-            records += batch.to_pylist()
+            records += _to_records(_to_microseconds(batch))
     return records
 
 
-def _refuse_nan(record: dict[str, Any]) -> None:
-    for name, value in record.items():
+class _Unreadable:
+    """Stands for a value that Arrow holds and Python cannot, such as the year 10000."""
+
+    def __str__(self) -> str:
+        return "unreadable"
+
+
+def _to_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Nanoseconds, which is how pandas writes instants, would come as a type that JSON does not know."""
+    columns = [
+        column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns"
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _to_records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = batch.to_pylist()
+    except _NOT_PYTHON:  # one value is enough: find out which, and lose only that one
+        columns = [(name, [_value(v) for v in column]) for name, column in zip(batch.schema.names, batch, strict=True)]
+        return [{name: values[i] for name, values in columns} for i in range(batch.num_rows)]
+    return found
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except _NOT_PYTHON:
+        return _Unreadable()
+
+
+def _refuse_nan(record: dict[str, Any], known: frozenset[str]) -> None:
+    for name in known & record.keys():
+        value = record[name]
         numbers: Sequence[Any] = value if isinstance(value, list) else (value,)
         if any(isinstance(v, float) and not math.isfinite(v) for v in numbers):
             raise Poison(f"out_of_range: not a finite number - at `$.{name}`")

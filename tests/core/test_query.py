@@ -1,0 +1,72 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_trainer.query import RunningStream, _Stopped, from_spark_json, read_offset_log, to_spark_json
+from tests.core.test_offsets import VECTORS
+
+
+@given(VECTORS)
+def test_a_vector_survives_the_way_through_sparks_json(vector: dict[str, dict[int, int]]) -> None:
+    assert from_spark_json(to_spark_json(vector)) == vector
+
+
+def test_partitions_are_texts_in_sparks_json() -> None:
+    assert json.loads(to_spark_json({"t": {0: -2, 1: 5}})) == {"t": {"0": -2, "1": 5}}
+
+
+def test_the_end_of_a_micro_batch_is_read_from_the_offset_log(tmp_path: Path) -> None:
+    (tmp_path / "offsets").mkdir()
+    entry = 'v1\n{"batchWatermarkMs":0,"batchTimestampMs":1767225600500,"conf":{}}\n{"t":{"0":7,"1":0}}'
+    (tmp_path / "offsets" / "3").write_text(entry)
+    end, planned = read_offset_log(tmp_path, 3)
+    assert end == {"t": {0: 7, 1: 0}}
+    assert planned == datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
+
+
+class EndedQuery:
+    """A streaming query that is over."""
+
+    isActive = False  # noqa: N815 - Spark's name
+
+    def exception(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        raise RuntimeError("it has failed already")
+
+
+def running(tmp_path: Path) -> RunningStream:
+    import tempfile
+
+    return RunningStream(tempfile.TemporaryDirectory(dir=tmp_path))
+
+
+def test_what_a_micro_batch_raised_is_what_the_stream_failed_with(tmp_path: Path) -> None:
+    stream = running(tmp_path)
+    with pytest.raises(KeyError), stream.batch():
+        raise KeyError("the cause")
+    stream.query = EndedQuery()  # type: ignore[assignment]
+    with pytest.raises(KeyError, match="the cause"):
+        stream.check()
+    stream.stop()
+
+
+def test_no_micro_batch_begins_after_the_stop(tmp_path: Path) -> None:
+    stream = running(tmp_path)
+    stream.stop()
+    with pytest.raises(_Stopped), stream.batch():
+        pytest.fail("it ran")
+
+
+def test_a_query_that_ends_by_itself_is_an_error_even_without_a_cause(tmp_path: Path) -> None:
+    stream = running(tmp_path)
+    stream.check()
+    stream.query = EndedQuery()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        stream.check()
+    stream.stop()
