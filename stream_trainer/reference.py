@@ -9,7 +9,7 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,8 @@ class Reference:
 def numbers(column: pa.Array) -> NDArray[np.float64]:
     """A numeric column as float64 with NaN for null; a vector column as the norms of its rows."""
     if pa.types.is_list(column.type):
+        if not len(column):
+            return np.zeros(0)
         flat = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
         return np.asarray(np.linalg.norm(flat, axis=1))
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
@@ -225,7 +227,8 @@ def merge(first: pa.Table, second: pa.Table, *, hours: int | None = None) -> pa.
     grouped = _sum(_bound_segments(pa.concat_tables([first, second])))
     if hours is not None and grouped.num_rows:
         newest = pc.max(grouped.column("hour")).as_py()
-        oldest = pa.scalar(newest - timedelta(hours=hours - 1), TIMESTAMP)
+        first_of_all = datetime.min.replace(tzinfo=UTC)
+        oldest = pa.scalar(newest - min(timedelta(hours=hours - 1), newest - first_of_all), TIMESTAMP)
         grouped = grouped.filter(pc.greater_equal(grouped.column("hour"), oldest))
     return grouped.sort_by([(key, "ascending") for key in _KEYS])
 

@@ -148,7 +148,7 @@ class Sgd:
         self, net: nn.Module, optimizer: torch.optim.Optimizer, rows: Tensor, labels: Tensor, task: Task
     ) -> LearnReport:
         loss_of = self.loss or default_loss(task)
-        parameters = optimizer.param_groups[0]["params"]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         total, largest, steps = 0.0, 0.0, 0
         for start in range(0, len(rows), self.rows_per_step):
             piece = slice(start, start + self.rows_per_step)
