@@ -22,7 +22,7 @@ class ObjectStorage(Storage):
 
     def get(self, path: str) -> bytes:
         """See `Storage.get`."""
-        with self._answers(path):
+        with self._answers(path, may_be_missing=True):
             return obstore.get(self._store, path).bytes().to_bytes()
 
     def put(self, path: str, data: bytes) -> None:
@@ -47,7 +47,7 @@ class ObjectStorage(Storage):
     def delete(self, path: str) -> None:
         """See `Storage.delete`."""
         try:
-            with self._answers(path):
+            with self._answers(path, may_be_missing=True):
                 obstore.delete(self._store, path)
         except FileNotFoundError:
             pass
@@ -60,10 +60,12 @@ class ObjectStorage(Storage):
         return sorted(path.rsplit("/", 1)[-1] for path in found)
 
     @contextmanager
-    def _answers(self, path: str) -> Iterator[None]:
+    def _answers(self, path: str, *, may_be_missing: bool = False) -> Iterator[None]:
         try:
             yield
         except (NotFoundError, FileNotFoundError) as error:
+            if not may_be_missing:  # a listing or a put finds nothing only when there is no such bucket
+                raise StoreUnavailable(f"{self.url}: there is no such bucket") from error
             raise FileNotFoundError(path) from error
         except (AlreadyExistsError, FileExistsError) as error:
             raise FileExistsError(path) from error

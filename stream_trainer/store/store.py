@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -49,6 +49,9 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     at: datetime
     hold: bool = False
+
+
+_Entry = TypeVar("_Entry", Intent, Alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +185,16 @@ class ModelStore:
         return None
 
     def alias(self, name: str) -> Alias | None:
-        """The newest entry of an alias."""
+        """The newest entry of an alias.
+
+        Raises:
+            Corrupt: it does not parse.
+        """
         entries = [n for n in self.storage.names(f"{self.pipeline}/aliases/{name}") if n.endswith(".json")]
         if not entries:
             return None
         newest = max(entries, key=lambda n: int(n.removesuffix(".json")))
-        return msgspec.json.decode(self.storage.get(f"{self.pipeline}/aliases/{name}/{newest}"), type=Alias)
+        return self._parsed(f"{self.pipeline}/aliases/{name}/{newest}", Alias)
 
     def put_reference(self, data: bytes) -> str:
         """Keep a frozen drift reference; its name is its digest."""
@@ -211,20 +218,25 @@ class ModelStore:
         return data
 
     def fix_cut(self, intent: Intent) -> Intent:
-        """Write an intent unless one is there; what is there counts, whoever wrote it."""
+        """Write an intent unless one is there; what is there counts, whoever wrote it.
+
+        Raises:
+            Corrupt: what is there does not parse.
+        """
         path = f"{self._intents(intent.version)}/{intent.cut}.json"
         data = manifests.canonical_json(intent)
         if self.storage.put_if_absent(path, data):
             return intent
-        return msgspec.json.decode(self.storage.get(path), type=Intent)
+        return self._parsed(path, Intent)
 
     def intents(self, version: int) -> list[Intent]:
-        """The intents of a version in the order of their cuts."""
+        """The intents of a version in the order of their cuts.
+
+        Raises:
+            Corrupt: one does not parse.
+        """
         folder = self._intents(version)
-        found = [
-            msgspec.json.decode(self.storage.get(f"{folder}/{name}"), type=Intent)
-            for name in self.storage.names(folder)
-        ]
+        found = [self._parsed(f"{folder}/{name}", Intent) for name in self.storage.names(folder)]
         return sorted(found, key=lambda intent: intent.cut)
 
     def write_files(self, number: int, attempt: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
@@ -260,9 +272,15 @@ class ModelStore:
     def _hint(self) -> int:
         try:
             hint = msgspec.json.decode(self.storage.get(f"{self.pipeline}/CURRENT"), type=dict[str, int])
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, msgspec.MsgspecError, ValueError):
             return 0
         return max(0, hint.get("version", 0))
+
+    def _parsed(self, path: str, kind: type[_Entry]) -> _Entry:
+        try:
+            return msgspec.json.decode(self.storage.get(path), type=kind)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise Corrupt(f"{self.storage.url}/{path} is not an {kind.__name__.lower()}: {error}") from error
 
     def _listed(self) -> list[int]:
         names = self.storage.names(f"{self.pipeline}/versions")

@@ -1,0 +1,104 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from stream_trainer.errors import StoreUnavailable, UsageError
+from stream_trainer.settings import StoreSettings
+from stream_trainer.store.storage import LocalStorage, Storage, open_storage
+
+
+def test_what_was_put_is_what_is_got(storage: Storage) -> None:
+    data = bytes(range(256)) * 5000
+    storage.put("a/b/c.bin", data)
+    assert storage.get("a/b/c.bin") == data
+    storage.put("a/b/c.bin", b"")
+    assert storage.get("a/b/c.bin") == b""
+
+
+def test_only_the_first_of_two_puts_if_absent_counts(storage: Storage) -> None:
+    assert storage.put_if_absent("p/x", b"one") is True
+    assert storage.put_if_absent("p/x", b"two") is False
+    assert storage.put_if_absent("p/x", b"one") is False
+    assert storage.get("p/x") == b"one"
+
+
+def test_of_sixteen_writers_at_once_exactly_one_wins(storage: Storage) -> None:
+    gate = threading.Barrier(16)
+
+    def write(i: int) -> bool:
+        gate.wait()
+        return storage.put_if_absent("race/manifest.json", f"{i}".encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(write, range(16)))
+    assert won.count(True) == 1
+    assert storage.get("race/manifest.json") == f"{won.index(True)}".encode()
+
+
+def test_a_missing_object_is_not_found(storage: Storage) -> None:
+    storage.put("a/b", b"x")
+    for path in ("a/none", "none/at/all", "a"):
+        with pytest.raises(FileNotFoundError):
+            storage.get(path)
+
+
+def test_names_are_those_directly_under_a_folder(storage: Storage) -> None:
+    for path in ("p/1/x", "p/1/y", "p/2/x", "p/CURRENT", "q/3"):
+        storage.put(path, b"")
+    assert storage.names("p") == ["1", "2", "CURRENT"]
+    assert storage.names("p/1") == ["x", "y"]
+    assert storage.names("none") == []
+    assert storage.names("p/CURRENT") == []
+
+
+def test_walking_gives_every_path_below(storage: Storage) -> None:
+    for path in ("p/1/x", "p/2/deep/er/y", "p/CURRENT", "q/3"):
+        storage.put(path, b"")
+    assert storage.walk("p") == ["p/1/x", "p/2/deep/er/y", "p/CURRENT"]
+    assert storage.walk("none") == []
+
+
+def test_deleting_removes_and_may_be_repeated(storage: Storage) -> None:
+    storage.put("p/x", b"1")
+    storage.delete("p/x")
+    storage.delete("p/x")
+    with pytest.raises(FileNotFoundError):
+        storage.get("p/x")
+    assert storage.put_if_absent("p/x", b"2") is True
+
+
+def test_a_folder_holds_no_temporary_files_afterwards(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.put("a/x", b"1")
+    storage.put_if_absent("a/x", b"2")
+    storage.put_if_absent("a/y", b"2")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["x", "y"]
+
+
+def test_a_half_written_temporary_file_is_never_seen(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.put("a/x", b"1")
+    (tmp_path / "a" / ".1234.tmp").write_bytes(b"half")
+    assert storage.names("a") == ["x"]
+    assert storage.walk("a") == ["a/x"]
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    with pytest.raises(UsageError, match="s3://"):
+        open_storage("ftp://there/models", StoreSettings())
+
+
+def test_a_folder_may_be_named_as_a_file_url(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}", StoreSettings())
+    storage.put("x", b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+def test_a_store_that_is_not_there_is_unavailable_not_empty(s3: StoreSettings) -> None:
+    gone = open_storage("s3://no-such-bucket/p", s3)
+    with pytest.raises(StoreUnavailable, match="no such bucket"):
+        gone.put_if_absent("x", b"1")
+    with pytest.raises(StoreUnavailable, match="no such bucket"):
+        gone.names("x")
