@@ -1,0 +1,124 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stream_trainer import lineage as lineages
+from stream_trainer import reference
+from stream_trainer.contract import Contract
+from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.features import encode
+from stream_trainer.lineage import BASELINE, GOLDEN_ROWS, Pending
+from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
+from tests.core.test_microbatch import PIPELINE, World, fill
+from tests.core.worlds import TOPIC, bits
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path)
+    for n in range(3):
+        fill(made, 40 * n)
+        made.learn()
+    return made
+
+
+def test_what_is_loaded_is_what_was_known(world: World) -> None:
+    version = world.store.read(3)
+    loaded = lineages.load(PIPELINE, world.store, version)
+    assert bits(loaded) == bits(world.lineage)
+    assert loaded.position == world.lineage.position
+    assert loaded.total == world.lineage.total
+    assert loaded.number == 4
+    assert loaded.prequential.metrics() == world.lineage.prequential.metrics()
+    assert loaded.seen.digest == world.lineage.seen.digest is not None
+    assert loaded.seen.reference == world.lineage.seen.reference
+    assert loaded.seen.learned.equals(world.lineage.seen.learned)
+    assert {k: v for k, v in lineages.to_files(PIPELINE, loaded).items() if k != GOLDEN} == {
+        name: world.store.file(version, name) for name in (WEIGHTS, TRAINER, LEARNED)
+    }
+
+
+def test_the_baseline_is_kept_until_the_bins_are_frozen(world: World) -> None:
+    files = [world.store.read(n).manifest for n in (1, 2, 3)]
+    assert [BASELINE in m.files for m in files] == [True, False, False]
+    assert [m.reference is not None for m in files] == [False, True, True]
+    bins = reference.Reference.from_bytes(world.store.reference(files[1].reference or ""))
+    assert {sum(b.counts) for b in bins.bins} == {PIPELINE.reference_rows}
+    learned = reference.table_from_bytes(world.store.file(world.store.read(3), LEARNED)).to_pylist()
+    total = sum(r["count"] for r in learned if r["feature"] == "distance" and r["segment"] == "")
+    assert total == world.store.read(3).manifest.total.trained
+
+
+def test_the_golden_rows_give_their_stored_outputs(world: World) -> None:
+    version = world.store.read(3)
+    golden = reference.table_from_bytes(world.store.file(version, GOLDEN))
+    assert golden.num_rows == GOLDEN_ROWS
+    columns = {name: golden.column(name).combine_chunks() for name in golden.column_names}
+    state = world.store.load(version, PIPELINE.spec, training=False)
+    assert state.training == {}
+    outputs = PIPELINE.learner.predict(state, encode(PIPELINE.contract, columns)).tolist()
+    assert outputs == pytest.approx([row[0] for row in golden.column("_output").to_pylist()], rel=1e-6)
+
+
+def test_another_parent_gives_its_weights_at_the_heads_offsets(world: World) -> None:
+    head, parent = world.store.read(3), world.store.read(1)
+    found = lineages.load(PIPELINE, world.store, head, parent)
+    assert found.position == head.manifest.next_offsets
+    assert (found.number, found.total) == (4, head.manifest.total)
+    assert found.parent == parent
+    first = lineages.load(PIPELINE, world.store, parent)
+    assert bits(found) == bits(first)
+    fill(world, 120)
+    world.lineage = found
+    world.learn()
+    manifest = world.store.verify(4).manifest
+    assert (manifest.previous, manifest.parent, manifest.parent_sha256) == (3, 1, parent.sha256)
+
+
+def test_a_changed_contract_is_refused_with_what_to_do(world: World) -> None:
+    contract = Contract(**{**vars_of(PIPELINE.contract), "segments": []})
+    changed = replace(PIPELINE, contract=contract)
+    with pytest.raises(UsageError, match="give the changed pipeline a new name"):
+        lineages.load(changed, world.store, world.store.read(3))
+
+
+def vars_of(contract: Contract) -> dict[str, object]:
+    names = ("features", "label", "key", "event_time", "segments")
+    return {name: getattr(contract, name) for name in names}
+
+
+def test_a_tampered_file_is_not_loaded(world: World) -> None:
+    version = world.store.read(3)
+    path = f"flights/versions/{3:020d}/{version.manifest.attempt}/{TRAINER}"
+    data = world.store.storage.get(path)
+    world.store.storage.put(path, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Corrupt, match=TRAINER):
+        lineages.load(PIPELINE, world.store, version)
+
+
+def test_after_a_damaged_head_the_next_version_continues_the_one_before_it(world: World) -> None:
+    world.store.storage.put(f"flights/versions/{3:020d}/manifest.json", b"{}")
+    world.restart()
+    assert (world.lineage.number, world.lineage.position) == (4, world.store.read(2).manifest.next_offsets)
+    world.learn()
+    manifest = world.store.verify(4).manifest
+    assert (manifest.previous, manifest.parent) == (3, 2)
+    assert manifest.ranges == {TOPIC: {0: (40, 60), 1: (40, 60)}}
+
+
+def test_the_ranges_of_pending_cuts_are_their_union() -> None:
+    pending = Pending(cuts=({TOPIC: {0: (3, 5)}}, {TOPIC: {0: (5, 9), 1: (0, 2)}}))
+    assert pending.ranges == {TOPIC: {0: (3, 9), 1: (0, 2)}}
+    assert Pending().ranges == {}
+
+
+def test_the_manifest_says_how_it_was_made(world: World) -> None:
+    manifest = world.store.read(3).manifest
+    assert manifest.contract == PIPELINE.contract.fingerprint
+    assert manifest.topic_ids == {TOPIC: "11111111-2222-3333-4444-555555555555"}
+    assert (manifest.strategy, manifest.world_size, manifest.threads, manifest.seed) == ("local", 1, 1, 0)
+    assert manifest.hyperparameters["optimizer"] == "AdamW"
+    assert set(manifest.libraries) == {"python", "stream-trainer", "torch", "pyarrow", "numpy", "msgspec", "pyspark"}
+    json.dumps(manifest.metrics, allow_nan=False)
