@@ -64,7 +64,7 @@ def load_pipeline(address: str) -> Pipeline:
         UsageError: the address is not of that form, or nothing of that kind is there.
     """
     module_name, _, attribute = address.partition(":")
-    if not module_name or not attribute:
+    if not module_name or module_name.startswith(".") or not attribute:
         raise UsageError(
             f"{address!r}: name a pipeline as module:attribute, such as examples.flights.pipeline:pipeline"
         )

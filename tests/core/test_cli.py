@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,23 @@ ADDRESS = "tests.core.test_microbatch:PIPELINE"
 RUNNER = CliRunner()
 
 
-@pytest.fixture(autouse=True)
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Three committed versions in the store that the environment names."""
-    monkeypatch.setenv("STREAM_TRAINER_STORE__URL", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
-    made = World(tmp_path)
+@pytest.fixture(scope="module")
+def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    made = World(folder)
     for n in range(3):
         fill(made, 40 * n)
         made.learn()
-    return made
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def world(three_versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Three committed versions in the store that the environment names."""
+    folder = shutil.copytree(three_versions, tmp_path / "models")
+    monkeypatch.setenv("STREAM_TRAINER_STORE__URL", str(folder))
+    monkeypatch.setenv("COLUMNS", "200")
+    return World(folder)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

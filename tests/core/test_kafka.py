@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import NoBrokersAvailable
+from kafka.errors import KafkaTimeoutError
 from pydantic import SecretStr
 
 from stream_trainer.errors import BrokerUnavailable
@@ -110,7 +110,7 @@ def test_every_option_is_one_that_kafka_python_knows(client: Any, tls: KafkaSett
 def test_every_option_is_one_that_librdkafka_knows() -> None:
     nowhere = SASL.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     quiet: dict[str, Any] = {"error_cb": lambda _: None, "log_level": 0}
-    assert len(Producer({**librdkafka_options(nowhere), **quiet})) == 0
+    Producer({**librdkafka_options(nowhere), **quiet})  # raises on a name or value that it does not know
 
 
 def read_as_java_does(text: str) -> str:
@@ -134,9 +134,9 @@ def test_secrets_never_show(tls: KafkaSettings) -> None:
 
 
 def test_a_client_error_says_what_was_done_and_where() -> None:
-    with pytest.raises(BrokerUnavailable, match=r"listing topics failed at one:9092,two:9093: NoBrokersAvailable"):  # noqa: SIM117
+    with pytest.raises(BrokerUnavailable, match=r"listing topics failed at one:9092,two:9093: KafkaTimeoutError"):  # noqa: SIM117
         with reached("listing topics", PLAIN):
-            raise NoBrokersAvailable
+            raise KafkaTimeoutError
 
 
 def test_topics_have_stated_partitions_retention_and_cleanup() -> None:

@@ -36,7 +36,7 @@ def test_topics_are_named_after_the_pipeline() -> None:
         ("no_such_module:pipeline", "No module named 'no_such_module'"),
         ("examples.flights.pipeline:none", "has no attribute 'none'"),
         ("examples.flights.pipeline:contract", "is a Contract, not a Pipeline"),
-        (".flights:pipeline", "relative"),
+        (".flights:pipeline", "module:attribute"),
         ("examples..flights:pipeline", "No module named"),
     ],
 )
