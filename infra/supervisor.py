@@ -5,6 +5,8 @@ they end. Only processes that it started are ever signalled.
 """
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -103,7 +105,7 @@ class Child:
             self._process.wait(self.unit.drain_seconds)
         except subprocess.TimeoutExpired:
             logger.warning("%s did not end in %.0f s and is killed", self.unit.name, self.unit.drain_seconds)
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # its session: what it started (a JVM) goes with it
             self._process.wait()
 
 

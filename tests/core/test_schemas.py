@@ -1,0 +1,206 @@
+"""Each wire format has a JSON Schema that real objects satisfy and broken ones do not."""
+
+import base64
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from stream_trainer import lineage as lineages
+from stream_trainer.contract import RESERVED_FIELDS
+from stream_trainer.decode import decode
+from stream_trainer.outbox import announcement, rejected_key, rejected_value
+from stream_trainer.store import manifest as manifests
+from stream_trainer.store.manifest import Manifest
+from stream_trainer.store.store import Alias, Intent
+from tests.core.test_decode import POISON
+from tests.core.test_microbatch import PIPELINE, World, fill
+from tests.core.worlds import CONTRACT, GOOD, NOW, arrow_bytes, code, decoded, flight, kafka_batch
+from tests.core.test_decode import table
+
+FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
+Change = Callable[[dict[str, Any]], object]
+
+
+@cache
+def validator(name: str) -> Any:
+    return jsonschema.Draft202012Validator(json.loads((FOLDER / f"{name}.json").read_text()))
+
+
+def accepts(name: str, value: Any) -> bool:
+    return bool(validator(name).is_valid(value))
+
+
+def check(name: str, value: Any) -> None:
+    validator(name).validate(value)
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(msgspec.json.encode(msgspec.to_builtins(value, str_keys=True)))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda p: p.stem)
+def test_every_schema_is_one(path: Path) -> None:
+    schema = json.loads(path.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["title"]
+
+
+def test_there_is_a_schema_for_each_format() -> None:
+    names = {p.stem for p in FOLDER.glob("*.json")}
+    assert names >= {"example", "prediction", "rejected", "announcement", "alert", "manifest", "intent", "alias"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("models"))
+    for n in range(2):
+        fill(made, 40 * n)
+        made.learn()
+    return made
+
+
+def manifest_of(world: World, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(world.store.storage.get(f"flights/versions/{number:020d}/manifest.json"))
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_committed_manifest_fits(world: World, number: int) -> None:
+    check("manifest", manifest_of(world, number))
+
+
+def test_the_manifests_schema_names_the_fields_of_the_manifest() -> None:
+    schema = validator("manifest").schema
+    assert set(schema["properties"]) == set(schema["required"]) == set(Manifest.__struct_fields__)
+
+
+BROKEN_MANIFESTS: dict[str, Change] = {
+    "a field more": lambda m: m.update(extra=1),
+    "no offsets": lambda m: m.pop("next_offsets"),
+    "version 0": lambda m: m.update(version=0),
+    "a newer format": lambda m: m.update(format_version=2),
+    "a short digest": lambda m: m["files"]["weights.safetensors"].update(sha256="abc"),
+    "no weights": lambda m: m["files"].pop("weights.safetensors"),
+    "a file outside": lambda m: m["files"].update({"../x.arrow": {"size": 1, "sha256": "a" * 64}}),
+    "a negative offset": lambda m: m["next_offsets"].update(t={"0": -1}),
+    "a partition that is no number": lambda m: m["next_offsets"].update(t={"x": 1}),
+    "a range of one end": lambda m: m["ranges"].update(t={"0": [1]}),
+    "a range of three": lambda m: m["ranges"].update(t={"0": [1, 2, 3]}),
+    "no cuts": lambda m: m.update(cuts=[]),
+    "a local time": lambda m: m.update(created_at="2026-01-01T12:00:00+01:00"),
+    "rows that lack a count": lambda m: m["rows"].pop("seen"),
+    "a gate without a verdict": lambda m: m["gates"].append({"gate": "x"}),
+    "no scores": lambda m: m.update(metrics={}),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN_MANIFESTS.values(), ids=BROKEN_MANIFESTS.keys())
+def test_a_broken_manifest_does_not_fit(world: World, change: Change) -> None:
+    broken = manifest_of(world, 2)
+    change(broken)
+    assert not accepts("manifest", broken)
+
+
+def test_a_stored_intent_fits_and_a_broken_one_does_not(world: World) -> None:
+    stored = json.loads(world.store.storage.get(f"flights/intents/{2:020d}/0.json"))
+    check("intent", stored)
+    assert set(stored) == set(Intent.__struct_fields__)
+    for change in ({"version": 0}, {"cut": -1}, {"ranges": {"t": {"0": [0, -1]}}}, {"more": 1}, {"run_id": ""}):
+        assert not accepts("intent", stored | change)
+    assert not accepts("intent", {k: v for k, v in stored.items() if k != "ranges"})
+
+
+def test_an_alias_fits_and_a_broken_one_does_not() -> None:
+    alias = as_json(Alias(version=3, reason="better", by="me", at=NOW, hold=True))
+    check("alias", alias)
+    assert set(alias) == set(Alias.__struct_fields__)
+    assert json.loads(manifests.canonical_json(alias)) == alias
+    for change in ({"version": 0}, {"at": "yesterday"}, {"hold": 1}, {"more": 1}):
+        assert not accepts("alias", alias | change)
+
+
+def test_an_announcement_fits_and_a_broken_one_does_not(world: World) -> None:
+    value = as_json(announcement(world.store.read(2), NOW, NOW + timedelta(seconds=1)))
+    check("announcement", value)
+    for change in ({"version": 0}, {"manifest_sha256": "x"}, {"at": None}):
+        assert not accepts("announcement", value | change)
+
+
+def rejected_rows() -> list[dict[str, Any]]:
+    values = [value for value, _ in POISON.values()]
+    rows: list[dict[str, Any]] = decode(CONTRACT, kafka_batch(values)).to_pylist()
+    arrow = arrow_bytes(table(2, late=[2, 3]))
+    rows += decode(CONTRACT, kafka_batch([arrow, b"garbage"], arrow=True)).to_pylist()
+    return rows
+
+
+def test_every_kind_of_rejected_record_fits() -> None:
+    rows = rejected_rows()
+    assert len(rows) == len(POISON) + 3
+    for row in rows:
+        value = as_json(rejected_value(row, NOW))
+        check("rejected", value)
+        assert len(base64.b64decode(value["bytes"])) == min(value["length"], 65_536)
+
+
+def test_the_key_of_a_rejected_row_is_its_place() -> None:
+    assert rejected_key("flights.examples", 1, 22, 3) == "flights.examples-1-22-3"
+
+
+def test_a_broken_rejected_record_does_not_fit() -> None:
+    value = as_json(rejected_value(rejected_rows()[0], NOW))
+    for change in (
+        {"offset": -1},
+        {"row": "0"},
+        {"reason": "because"},
+        {"reason": "unheard_of: x"},
+        {"sha256": "A" * 64},
+        {"bytes": "not base64!"},
+        {"bytes": "AAAA" * 21_847},
+        {"rejected_at": "2026-01-01 12:00"},
+        {"more": 1},
+    ):
+        assert not accepts("rejected", value | change), change
+    assert not accepts("rejected", {k: v for k, v in value.items() if k != "topic"})
+
+
+def test_an_example_that_the_decoder_reads_fits() -> None:
+    examples = [GOOD, *(flight(i) for i in range(5)), GOOD | {"scheduled_at": 1e9, "late": 1, "flight_id": 7}]
+    examples.append(GOOD | dict.fromkeys(RESERVED_FIELDS))
+    examples.append(GOOD | {"_prediction_id": "p", "_model_version": 3, "_output": 0.5, "_weight": 1.0})
+    for example in examples:
+        check("example", example)
+        assert [code(row) for row in decoded(example)] == [None]
+
+
+def test_a_broken_example_does_not_fit() -> None:
+    for broken in (
+        None,
+        [GOOD],
+        {},
+        GOOD | {"place": ["x"]},
+        GOOD | {"place": []},
+        GOOD | {"distance": {"km": 3}},
+        GOOD | {"_model_version": 0},
+        GOOD | {"_mine": 1},
+        GOOD | {"_label_time": "2026-01-01T10:00:00"},
+        GOOD | {"flight_id": "x" * 1025},
+    ):
+        assert not accepts("example", broken), broken
+
+
+def test_reserved_names_are_those_of_the_example_schema() -> None:
+    assert set(validator("example").schema["properties"]) == set(RESERVED_FIELDS)
+
+
+def test_the_files_of_a_version_are_those_of_the_schema(world: World) -> None:
+    required = set(validator("manifest").schema["properties"]["files"]["required"])
+    assert required == set(lineages.to_files(PIPELINE, world.lineage))

@@ -1,0 +1,208 @@
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import supervisor as supervising
+from infra.supervisor import FINAL_CODES, Child, Supervisor, Unit
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+WITH_GRANDCHILD = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+part = pathlib.Path(sys.argv[1] + ".part")
+part.write_text(str(inner.pid))
+part.rename(sys.argv[1])
+time.sleep(60)
+"""
+POLITE = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1] + ".drained", "w").close(), sys.exit(0)))
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path) -> Path:
+    for name, text in {
+        "stubborn_child": STUBBORN,
+        "with_grandchild": WITH_GRANDCHILD,
+        "polite_child": POLITE,
+        "dying_child": "import sys; print('last words'); sys.exit(int(sys.argv[1]))",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def unit(modules: Path) -> Iterator[Callable[..., Unit]]:
+    """Makes units whose module stands in the folder; whatever is left of them is ended at the end."""
+
+    def make(module: str, *arguments: str, drain: float = 5.0, log: Path | None = None) -> Unit:
+        variables = {"PYTHONPATH": str(modules)}
+        return Unit(
+            name=module, module=module, arguments=arguments, variables=variables, log=log, drain_seconds=drain
+        )
+
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    yield make
+    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
+    for process in left:
+        process.kill()
+    assert left == []
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.01)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def looked(child: Child) -> str:
+    """The next thing a child's supervisor has to say."""
+    found: list[str] = []
+
+    def said() -> bool:
+        found.extend(filter(None, [child.look()]))
+        return bool(found)
+
+    until(said)
+    return found[0]
+
+
+def test_a_child_that_dies_is_started_again_with_a_message(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "_LONGEST_PAUSE", 0.01)
+    child = Child(unit("dying_child", "7", log=tmp_path / "logs" / "child.log"))
+    child.start()
+    first = looked(child)
+    assert "dying_child died (exit code 7)" in first
+    assert "child.log" in first
+    assert "was started again" in looked(child)
+    assert child.restarts == 1
+    assert "died" in looked(child)
+    assert (tmp_path / "logs" / "child.log").read_text() == "last words\n" * 2
+
+
+def test_a_killed_child_is_said_to_be_killed(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("polite_child", str(tmp_path / "up")))
+    child.start()
+    until((tmp_path / "up").exists)
+    assert child.look() is None
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    assert "died (signal 9)" in looked(child)
+    child.drain()
+
+
+@pytest.mark.parametrize("code", [0, *sorted(FINAL_CODES)])
+def test_a_child_that_ends_for_good_is_not_started_again(unit: Callable[..., Unit], code: int) -> None:
+    said: list[str] = []
+    supervisor = Supervisor([unit("dying_child", str(code))], said.append)
+    supervisor.run(threading.Event())
+    assert said == [f"dying_child ended with exit code {code}"]
+    assert supervisor.children[0].restarts == 0
+    assert supervisor.children[0].look() is None
+
+
+def test_pauses_grow_while_it_dies_quickly(unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(supervising.time, "monotonic", lambda: now[0])
+    child = Child(unit("dying_child", "1"))
+    pauses = []
+    for _ in range(4):
+        child.start()
+        assert child._process is not None
+        child._process.wait(20)
+        child._again_at = 0.0
+        assert "died" in (child.look() or "")
+        pauses.append(child._again_at - now[0])
+    assert pauses == sorted(pauses)
+    assert pauses[3] > 4 * pauses[0]
+    now[0] += 10_000
+    assert "started again" in (child.look() or "")
+    assert child._process is not None
+    child._process.wait(20)
+
+
+def test_draining_lets_a_child_finish(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("polite_child", str(tmp_path / "up")))
+    child.start()
+    until((tmp_path / "up").exists)
+    pid = child.pid
+    assert pid is not None
+    child.drain()
+    assert (tmp_path / "up.drained").exists()
+    assert gone(pid)
+    assert child.pid is None
+    child.drain()
+
+
+def test_a_child_that_does_not_finish_in_time_is_killed(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("stubborn_child", str(tmp_path / "up"), drain=0.2))
+    child.start()
+    until((tmp_path / "up").exists)
+    pid = child.pid
+    assert pid is not None
+    child.drain()
+    assert gone(pid)
+
+
+def test_a_killed_child_leaves_no_process_of_its_own_behind(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("with_grandchild", str(tmp_path / "up"), drain=0.2))
+    child.start()
+    until((tmp_path / "up").exists)
+    inner = int((tmp_path / "up").read_text())
+    assert not gone(inner)
+    child.drain()
+    try:
+        until(lambda: gone(inner), 5)
+    finally:
+        if not gone(inner):
+            os.kill(inner, signal.SIGKILL)
+
+
+def test_stopping_drains_all_the_last_started_first(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    supervisor = Supervisor([unit("polite_child", str(tmp_path / n)) for n in ("a", "b")])
+    ended: list[str] = []
+    for child in supervisor.children:
+        child.drain = lambda c=child, real=child.drain: (ended.append(c.unit.arguments[0][-1]), real())  # type: ignore[misc]
+    stop = threading.Event()
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    until(lambda: all((tmp_path / n).exists() for n in ("a", "b")))
+    pids = [child.pid for child in supervisor.children]
+    stop.set()
+    thread.join(20)
+    assert ended == ["b", "a"]
+    assert all(pid is not None and gone(pid) for pid in pids)
+
+
+def test_a_child_does_not_get_the_supervisors_ctrl_c(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("polite_child", str(tmp_path / "up")))
+    child.start()
+    until((tmp_path / "up").exists)
+    assert child.pid is not None
+    assert os.getsid(child.pid) == child.pid != os.getsid(0)
+    child.drain()
+
+
