@@ -63,7 +63,17 @@ ALL = list(commands(typer.main.get_command(cli.app)))  # type: ignore[arg-type]
 
 
 def test_the_commands_are_those_of_the_manual() -> None:
-    assert {path[0] for path in ALL} >= {"demo", "train", "serve", "monitor", "run", "models", "rejected", "broker", "doctor"}
+    assert {path[0] for path in ALL} >= {
+        "demo",
+        "train",
+        "serve",
+        "monitor",
+        "run",
+        "models",
+        "rejected",
+        "broker",
+        "doctor",
+    }
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
@@ -183,7 +193,9 @@ def test_verifying_says_how_many_are_whole() -> None:
     assert "3 of 3 versions" in out
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "trainer.safetensors", "learned.arrow", "golden.arrow", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "trainer.safetensors", "learned.arrow", "golden.arrow", "manifest.json"]
+)
 def test_one_changed_byte_anywhere_is_named_and_exits_5(world: World, name: str) -> None:
     storage = world.store.storage
     (path,) = [p for p in storage.walk(f"flights/versions/{2:020d}") if p.endswith(name)]

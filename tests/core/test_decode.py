@@ -304,9 +304,7 @@ def test_an_arrow_type_that_says_the_same_is_read(columns: dict[str, pa.Array]) 
         ({"place": pa.array([[1.0, float("inf")]])}, "out_of_range"),
     ],
 )
-def test_an_arrow_value_that_cannot_be_used_is_rejected_never_raised(
-    columns: dict[str, pa.Array], reason: str
-) -> None:
+def test_an_arrow_value_that_cannot_be_used_is_rejected_never_raised(columns: dict[str, pa.Array], reason: str) -> None:
     rows = arrow_rows(arrow_bytes(table(**columns)), arrow_bytes(table()))
     assert [code(row) for row in rows] == [reason, None]
 
@@ -399,5 +397,3 @@ def test_a_record_of_the_contract_reads_as_what_was_written(records: list[dict[s
     for record, row in zip(records, rows, strict=True):
         assert code(row) is None
         assert {name: row[name] for name in record} == record
-
-

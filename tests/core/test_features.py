@@ -69,7 +69,8 @@ def test_what_is_missing_is_marked_and_a_missing_category_has_no_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "buckets", "bucket"), [('', 64, 36), ('AA', 64, 4), ('AA', 2, 0), ('UA', 1000003, 222910), ('Zürich', 64, 48), ('a\x00b', 64, 63)]
+    ("text", "buckets", "bucket"),
+    [("", 64, 36), ("AA", 64, 4), ("AA", 2, 0), ("UA", 1000003, 222910), ("Zürich", 64, 48), ("a\x00b", 64, 63)],
 )
 def test_a_word_hashes_to_the_bucket_it_always_had(text: str, buckets: int, bucket: int) -> None:
     assert hash_bucket(text, buckets) == bucket
@@ -89,7 +90,9 @@ def test_no_rows_give_an_empty_tensor_of_full_width() -> None:
 
 
 def test_a_slice_of_columns_gives_the_rows_of_the_slice() -> None:
-    columns = to_columns(CONTRACT, "request", [msgspec.convert(changed(distance=i, place=[i, i]), REQUEST) for i in range(6)])
+    columns = to_columns(
+        CONTRACT, "request", [msgspec.convert(changed(distance=i, place=[i, i]), REQUEST) for i in range(6)]
+    )
     whole = encode(CONTRACT, columns)
     part = encode(CONTRACT, {name: column.slice(2, 3) for name, column in columns.items()})
     assert torch.equal(whole[2:5], part)

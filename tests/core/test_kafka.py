@@ -68,8 +68,7 @@ def test_sasl_reaches_all_three_clients() -> None:
     java = spark_options(SASL)
     assert java["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
     assert java["kafka.sasl.jaas.config"] == (
-        "org.apache.kafka.common.security.scram.ScramLoginModule required "
-        'username="trainer" password="p\\"w\\\\d; x";'
+        'org.apache.kafka.common.security.scram.ScramLoginModule required username="trainer" password="p\\"w\\\\d; x";'
     )
     plain = SASL.model_copy(update={"sasl_mechanism": "PLAIN"})
     assert ".plain.PlainLoginModule required" in spark_options(plain)["kafka.sasl.jaas.config"]

@@ -22,7 +22,9 @@ def starts_and_ends(draw: st.DrawFn) -> tuple[Offsets, Offsets]:
 
 
 @given(starts_and_ends())
-def test_advancing_over_what_lies_between_two_vectors_leads_from_one_to_the_other(pair: tuple[Offsets, Offsets]) -> None:
+def test_advancing_over_what_lies_between_two_vectors_leads_from_one_to_the_other(
+    pair: tuple[Offsets, Offsets],
+) -> None:
     start, end = pair
     ranges = offsets.ranges_between(start, end)
     assert offsets.advance(start, ranges) == end
@@ -33,9 +35,13 @@ def test_advancing_over_what_lies_between_two_vectors_leads_from_one_to_the_othe
 
 
 @given(starts_and_ends(), st.data())
-def test_joined_ranges_are_what_lies_between_the_outer_vectors(pair: tuple[Offsets, Offsets], data: st.DataObject) -> None:
+def test_joined_ranges_are_what_lies_between_the_outer_vectors(
+    pair: tuple[Offsets, Offsets], data: st.DataObject
+) -> None:
     start, end = pair
-    middle = {t: {p: data.draw(st.integers(start.get(t, {}).get(p, 0), o)) for p, o in ps.items()} for t, ps in end.items()}
+    middle = {
+        t: {p: data.draw(st.integers(start.get(t, {}).get(p, 0), o)) for p, o in ps.items()} for t, ps in end.items()
+    }
     first, second = offsets.ranges_between(start, middle), offsets.ranges_between(middle, end)
     joined = offsets.join(first, second)
     assert joined == offsets.ranges_between(start, end)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from stream_trainer.query import RunningStream, _Stopped, from_spark_json, read_offset_log, to_spark_json
 from tests.core.test_offsets import VECTORS

@@ -5,7 +5,15 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from stream_trainer.schema import arrow_fields, as_datetime, field_names, label_number, label_numbers, struct_type, to_columns
+from stream_trainer.schema import (
+    arrow_fields,
+    as_datetime,
+    field_names,
+    label_number,
+    label_numbers,
+    struct_type,
+    to_columns,
+)
 from tests.core.worlds import CLASSES, CONTRACT, GOOD, NUMBERS
 
 

@@ -19,10 +19,9 @@ from stream_trainer.outbox import announcement, rejected_key, rejected_value
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.manifest import Manifest
 from stream_trainer.store.store import Alias, Intent
-from tests.core.test_decode import POISON
+from tests.core.test_decode import POISON, table
 from tests.core.test_microbatch import PIPELINE, World, fill
 from tests.core.worlds import CONTRACT, GOOD, NOW, arrow_bytes, code, decoded, flight, kafka_batch
-from tests.core.test_decode import table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
 Change = Callable[[dict[str, Any]], object]

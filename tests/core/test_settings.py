@@ -17,9 +17,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().serving.port == 8000
     (folder / "stream-trainer.toml").write_text("[serving]\nport = 1\nmax_rows = 7\n[kafka]\npartitions = 5\n")
     assert Settings().serving.port == 1

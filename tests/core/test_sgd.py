@@ -82,7 +82,9 @@ class Tied(nn.Module):
 
 @pytest.mark.parametrize("model", [mlp, with_dropout, with_batch_norm, Tied])
 @pytest.mark.parametrize("optimizer", [ADAMW, MOMENTUM, PLAIN, ADAGRAD, NADAM, AMSGRAD])
-def test_learning_on_from_a_stored_state_gives_the_bits_of_never_having_stopped(model: Any, optimizer: Optimizer) -> None:
+def test_learning_on_from_a_stored_state_gives_the_bits_of_never_having_stopped(
+    model: Any, optimizer: Optimizer
+) -> None:
     undisturbed = Sgd(model, optimizer)
     state = undisturbed.init(BINARY, 3)
     for seed in range(3):

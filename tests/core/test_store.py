@@ -10,9 +10,8 @@ import torch
 
 from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged, StoreUnavailable
 from stream_trainer.settings import Settings, StoreSettings
-from stream_trainer.store import FileEntry, Manifest, ModelStore, Rows, Span, Version, open_store
+from stream_trainer.store import FileEntry, Manifest, ModelStore, Rows, Span, Version, open_store, tensors
 from stream_trainer.store import manifest as manifests
-from stream_trainer.store import tensors
 from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.storage import Storage
 from stream_trainer.store.store import TRAINER, WEIGHTS, Intent

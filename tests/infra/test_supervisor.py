@@ -52,9 +52,7 @@ def unit(modules: Path) -> Iterator[Callable[..., Unit]]:
 
     def make(module: str, *arguments: str, drain: float = 5.0, log: Path | None = None) -> Unit:
         variables = {"PYTHONPATH": str(modules)}
-        return Unit(
-            name=module, module=module, arguments=arguments, variables=variables, log=log, drain_seconds=drain
-        )
+        return Unit(name=module, module=module, arguments=arguments, variables=variables, log=log, drain_seconds=drain)
 
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     yield make
@@ -204,5 +202,3 @@ def test_a_child_does_not_get_the_supervisors_ctrl_c(unit: Callable[..., Unit], 
     assert child.pid is not None
     assert os.getsid(child.pid) == child.pid != os.getsid(0)
     child.drain()
-
-
