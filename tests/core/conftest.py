@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -21,10 +21,7 @@ def s3() -> Iterator[StoreSettings]:
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
+    httpx.put(f"{endpoint}/{BUCKET}").raise_for_status()
     yield StoreSettings.model_validate(
         {
             "url": f"s3://{BUCKET}",

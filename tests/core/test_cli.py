@@ -221,7 +221,7 @@ def test_listing_goes_on_past_a_damaged_manifest(world: World) -> None:
 
 
 def test_configured_servers_are_used_and_no_local_broker_is_started() -> None:
-    settings = Settings(kafka={"bootstrap_servers": "there:9092"})  # type: ignore[arg-type]
+    settings = Settings(kafka={"bootstrap_servers": "there:9092"})
     assert cli.connected(settings) is settings
 
 

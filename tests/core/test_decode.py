@@ -344,7 +344,7 @@ BYTES = st.one_of(
     st.none(),
     st.binary(max_size=200),
     st.text(max_size=50).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5).map(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5).map(
         lambda value: json.dumps(value).encode()
     ),
     st.dictionaries(

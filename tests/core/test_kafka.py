@@ -1,5 +1,4 @@
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ SASL = KafkaSettings(
 
 
 @pytest.fixture
-def tls(tmp_path: Path) -> Iterator[KafkaSettings]:
+def tls(tmp_path: Path) -> KafkaSettings:
     for name in ("ca", "cert", "key"):
         (tmp_path / f"{name}.pem").write_text(f"the {name}")
     return KafkaSettings(

@@ -9,11 +9,11 @@ import torch
 from stream_trainer import lineage as lineages
 from stream_trainer import microbatch, offsets
 from stream_trainer.errors import Fenced, InputLost, StoreUnavailable
-from stream_trainer.gates import Verdict
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import Cut
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.store import ModelStore, Rows
+from stream_trainer.store import ModelStore, Rows, Version
+from stream_trainer.store.manifest import Manifest, Verdict
 from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import TRAINER, WEIGHTS
 from tests.core.worlds import (
@@ -126,8 +126,13 @@ def test_the_first_forecasts_are_even_and_the_next_the_models(world: World) -> N
 
 def test_rejected_records_are_sent_before_the_manifest_and_the_word_after(world: World) -> None:
     calls = world.outbox.calls
-    commit = world.store.commit
-    world.store.commit = lambda manifest: (calls.append("commit"), commit(manifest))[1]  # type: ignore[method-assign]
+    real = world.store.commit
+
+    def commit(manifest: Manifest) -> Version:
+        calls.append("commit")
+        return real(manifest)
+
+    world.store.commit = commit  # type: ignore[method-assign]
     fill(world)
     world.learn()
     assert calls == ["reject", "commit", "announce"]

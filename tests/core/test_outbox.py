@@ -6,9 +6,9 @@ import pyarrow as pa
 
 from stream_trainer.decode import decode
 from stream_trainer.errors import BrokerUnavailable
-from stream_trainer.gates import Verdict
 from stream_trainer.outbox import KafkaOutbox
 from stream_trainer.store import Version
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.topics import Topics
 from tests.core.test_microbatch import World, fill
 from tests.core.worlds import CONTRACT, NOW, kafka_batch

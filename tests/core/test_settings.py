@@ -23,7 +23,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(folder: Path, m
     assert Settings().serving.port == 1
     monkeypatch.setenv("STREAM_TRAINER_SERVING__PORT", "2")
     assert Settings().serving.port == 2
-    found = Settings(serving={"port": 3})  # type: ignore[arg-type]
+    found = Settings(serving={"port": 3})
     assert (found.serving.port, found.serving.max_rows, found.kafka.partitions) == (3, 7, 5)
 
 
@@ -109,21 +109,20 @@ def test_the_fingerprint_tells_configurations_apart_but_not_secrets() -> None:
 def test_settings_do_not_change() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
-        settings.kafka.partitions = 9
+        settings.kafka.partitions = 9  # type: ignore[misc]
 
 
 def test_the_store_is_the_url_or_a_folder_of_the_data_folder() -> None:
     assert Settings(data_dir=Path("d")).store_url == "d/models"
-    assert Settings(store={"url": "s3://b"}).store_url == "s3://b"  # type: ignore[arg-type]
+    assert Settings(store={"url": "s3://b"}).store_url == "s3://b"
 
 
 def test_exported_variables_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_NAME", "before")
     monkeypatch.delenv("B_NAME", raising=False)
-    with pytest.raises(KeyError), exported({"A_NAME": None, "B_NAME": "1"}):
+    with exported({"A_NAME": None, "B_NAME": "1"}):
         assert "A_NAME" not in environment()
         assert environment()["B_NAME"] == "1"
-        raise KeyError
     assert environment()["A_NAME"] == "before"
     assert "B_NAME" not in environment()
 

@@ -245,7 +245,10 @@ def test_tensors_of_another_model_are_refused_with_the_reason() -> None:
 def by_layer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Two groups: weights with decay, biases without."""
     given = list(parameters)
-    groups = [{"params": [p for p in given if p.ndim > 1]}, {"params": [p for p in given if p.ndim < 2], "lr": 0.5}]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in given if p.ndim > 1]},
+        {"params": [p for p in given if p.ndim < 2], "lr": 0.5},
+    ]
     return torch.optim.SGD(groups, lr=0.0)
 
 

@@ -124,7 +124,7 @@ def test_a_child_that_ends_for_good_is_not_started_again(unit: Callable[..., Uni
 
 def test_pauses_grow_while_it_dies_quickly(unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(supervising.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("infra.supervisor.time.monotonic", lambda: now[0])
     child = Child(unit("dying_child", "1"))
     pauses = []
     for _ in range(4):
@@ -179,11 +179,23 @@ def test_a_killed_child_leaves_no_process_of_its_own_behind(unit: Callable[..., 
             os.kill(inner, signal.SIGKILL)
 
 
-def test_stopping_drains_all_the_last_started_first(unit: Callable[..., Unit], tmp_path: Path) -> None:
+def recording(child: Child, ended: list[str]) -> Callable[[], None]:
+    real = child.drain
+
+    def drain() -> None:
+        ended.append(child.unit.arguments[0][-1])
+        real()
+
+    return drain
+
+
+def test_stopping_drains_all_the_last_started_first(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     supervisor = Supervisor([unit("polite_child", str(tmp_path / n)) for n in ("a", "b")])
     ended: list[str] = []
     for child in supervisor.children:
-        child.drain = lambda c=child, real=child.drain: (ended.append(c.unit.arguments[0][-1]), real())  # type: ignore[misc]
+        monkeypatch.setattr(child, "drain", recording(child, ended))
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
