@@ -3,6 +3,7 @@
 import logging
 import shutil
 import socket
+import sys
 import threading
 import time
 from datetime import datetime
@@ -26,7 +27,10 @@ NAME = "flights"
 _MARKER = ".stream-trainer-demo"
 _TICK = 0.5
 _LINE_EVERY = 5.0
+_PLAIN_WIDTH = 140
 _FLIGHTS_A_DAY = 922
+# The reference covers a week of flights; a window of another length would differ in its days of the week alone.
+_WEEKLY = {"STREAM_TRAINER_MONITOR__WINDOW_ROWS": str(7 * _FLIGHTS_A_DAY)}
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class Demo:
         )
         self._rate = rate
         self._port = _free_port(port)
-        self._console = Console(stderr=False)
+        self._console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
         self._messages: list[str] = []
         self._started_at = time.time()
 
@@ -107,7 +111,7 @@ class Demo:
             log=logs / "replayer.log",
         )
         return [
-            train_unit(PIPELINE, settings, logs / "trainer.log"),
+            train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
             serve_unit(PIPELINE, settings, self._port, logs / "serving.log"),
             replay,
         ]
