@@ -186,6 +186,11 @@ class Admin:
                 self._client.wait_for_topics([plan.name for plan in wanted])
         return [plan.name for plan in wanted]
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic and its records."""
+        with reached(f"deleting {topic}", self.settings):
+            self._client.delete_topics([topic])
+
     def topic_id(self, topic: str) -> str:
         """The topic's canonical UUID.
 
