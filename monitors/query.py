@@ -30,7 +30,7 @@ from stream_trainer.store.storage import open_storage
 TRIGGER = "2 seconds"
 WINDOWS_PER_BATCH = 4
 STOP_SECONDS = 60.0
-_COMMIT_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
 
 
@@ -56,15 +56,17 @@ class MonitorQuery:
     def stop(self) -> None:
         """Let the micro-batch in hand end, then stop; further calls do nothing."""
         with self._gate.stopping:
-            if self._gate.close(STOP_SECONDS):
+            if not self._gate.closed:
                 self._end()
 
     def _end(self) -> None:
-        # The function has returned, but Spark may still be writing that it has.
-        deadline = time.monotonic() + _COMMIT_SECONDS
+        # Between two triggers nothing is in hand, not even Spark's own note that a micro-batch is done.
+        deadline = time.monotonic() + _PAUSE_SECONDS
         with suppress(Exception):  # a query that has failed already has nothing left to stop
             while self.query.status["isTriggerActive"] and time.monotonic() < deadline:
                 time.sleep(_LOOK_SECONDS)
+        self._gate.close(STOP_SECONDS)
+        with suppress(Exception):
             self.query.stop()
         self._reports.close()
         with suppress(BrokerUnavailable):
@@ -93,12 +95,11 @@ class _Gate:
             self.failure = failure
             self._changed.notify_all()
 
-    def close(self, seconds: float) -> bool:
-        """No further micro-batch begins; waits for the one in hand. False when it was closed before."""
+    def close(self, seconds: float) -> None:
+        """No further micro-batch begins; waits for the one in hand."""
         with self._changed:
-            first, self.closed = not self.closed, True
+            self.closed = True
             self._changed.wait_for(lambda: not self._busy, seconds)
-        return first
 
 
 def checkpoint_url(pipeline: Pipeline, settings: Settings) -> str:
@@ -143,6 +144,8 @@ def start_monitor(
         "subscribe": topics.predictions,
         "startingOffsets": "earliest",
         "maxOffsetsPerTrigger": str(WINDOWS_PER_BATCH * settings.monitor.window_rows),
+        # A consumer's last fetch waits at the broker for more; at its 500 ms a quiet partition holds a task that long.
+        "kafka.fetch.max.wait.ms": "20",
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }
