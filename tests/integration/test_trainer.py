@@ -211,7 +211,8 @@ def test_two_trainers_make_one_lineage_and_the_loser_is_fenced(world: World) -> 
 
 def _be_overtaken(world: World) -> None:
     with world.training() as loser:
-        until(lambda: loser.lineage is not None and loser.lineage.head is not None, "the loser to stand at the head")
+        world.send_good(5)
+        until(lambda: loser.lineage is not None and loser.lineage.total.trained == 35, "the loser to follow the stream")
         number = world.store.highest() + 1
         position = world.store.read(number - 1).manifest.next_offsets
         other = {world.topic: {p: (o, o + 1) for p, o in position[world.topic].items()}}
