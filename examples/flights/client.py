@@ -34,7 +34,7 @@ class Answer:
         }
 
 
-class PredictionFailed(Exception):  # noqa: N818 - says what happened
+class PredictionFailed(Exception):
     """The service gave no usable answer in time."""
 
 
