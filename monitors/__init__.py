@@ -1,1 +1,1 @@
-"""monitors."""
+"""Watches what is being served: drift against what the served version has learned, alerts, and reports."""

@@ -3,18 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
 import torch
 
 from stream_trainer.learner import LearnReport, State
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one gate said; kept in the manifest."""
-
-    gate: str
-    passed: bool
-    detail: str
+from stream_trainer.store.manifest import Verdict
 
 
 class Gate(Protocol):

@@ -32,6 +32,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_servers": _bootstrap(settings).split(","),
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": int(settings.request_timeout_seconds * 1000),
+        "bootstrap_timeout_ms": int(settings.request_timeout_seconds * 1000),
     }
     if settings.sasl_mechanism and settings.sasl_password:
         options |= {
@@ -197,6 +198,11 @@ class Admin:
         """The topic's partitions, ascending."""
         return sorted(int(p["partition_index"]) for p in self._describe(topic)["partitions"])
 
+    def show_progress(self, group: str, positions: Mapping[TopicPartition, Any]) -> None:
+        """Commit positions to a consumer group that nobody is a member of."""
+        with reached(f"committing progress of {group}", self.settings):
+            self._client.alter_group_offsets(group, dict(positions))
+
     def _describe(self, topic: str) -> dict[str, Any]:
         with reached(f"describing {topic}", self.settings):
             found: list[dict[str, Any]] = self._client.describe_topics([topic])
@@ -243,10 +249,13 @@ class ControlProducer:
             )
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
-        """Write `(key, JSON value)` records and wait for the broker."""
+        """Write `(key, JSON value)` records and wait for the broker; None as a value is a tombstone."""
         with reached(f"writing to {topic}", self.settings):
             futures = [
-                self._producer.send(topic, key=key.encode(), value=msgspec.json.encode(value)) for key, value in records
+                self._producer.send(
+                    topic, key=key.encode(), value=None if value is None else msgspec.json.encode(value)
+                )
+                for key, value in records
             ]
             for future in futures:
                 future.get(timeout=self.settings.request_timeout_seconds)
@@ -278,6 +287,29 @@ def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> l
             return list(_read(consumer, partitions, time.monotonic() + seconds))
         finally:
             consumer.close()
+
+
+def read_one(settings: KafkaSettings, topic: str, partition: int, offset: int) -> bytes | None:
+    """The value of one record, None when it is gone."""
+    with reached(f"reading {topic}[{partition}]@{offset}", settings):
+        consumer = KafkaConsumer(
+            **client_options(settings),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            group_id=None,
+            auto_offset_reset="earliest",
+        )
+        try:
+            where = TopicPartition(topic, partition)
+            consumer.assign([where])
+            consumer.seek(where, offset)
+            for records in consumer.poll(timeout_ms=int(settings.request_timeout_seconds * 1000)).values():
+                if records and records[0].offset == offset:
+                    value: bytes | None = records[0].value
+                    return value
+        finally:
+            consumer.close()
+    return None
 
 
 def _read(consumer: KafkaConsumer, partitions: list[TopicPartition], deadline: float) -> Iterator[Message]:

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 from stream_trainer.errors import InputLost
 
-Vector = dict[str, dict[int, int]]
+Offsets = dict[str, dict[int, int]]
 Ranges = dict[str, dict[int, tuple[int, int]]]
 
 EARLIEST = -2
 
 
-def copy(vector: Mapping[str, Mapping[int, int]]) -> Vector:
+def copy(vector: Mapping[str, Mapping[int, int]]) -> Offsets:
     """A vector of one's own."""
     return {topic: dict(partitions) for topic, partitions in vector.items()}
 
 
-def ranges_between(start: Vector, end: Vector) -> Ranges:
+def ranges_between(start: Offsets, end: Offsets) -> Ranges:
     """What lies from `start` to `end`, per partition of `end`; a partition that `start` lacks begins at 0.
 
     Raises:
@@ -42,7 +42,7 @@ def ranges_between(start: Vector, end: Vector) -> Ranges:
     return found
 
 
-def advance(vector: Vector, ranges: Ranges) -> Vector:
+def advance(vector: Offsets, ranges: Ranges) -> Offsets:
     """The vector after `ranges` have been learned.
 
     Raises:
@@ -66,7 +66,7 @@ def join(first: Ranges, second: Ranges) -> Ranges:
     Raises:
         ValueError: in some partition the second does not begin where the first ends.
     """
-    starts: Vector = {t: {p: s for p, (s, _) in ps.items()} for t, ps in second.items()}
+    starts: Offsets = {t: {p: s for p, (s, _) in ps.items()} for t, ps in second.items()}
     for topic, partitions in first.items():
         for partition, (start, _) in partitions.items():
             starts.setdefault(topic, {})[partition] = start
@@ -79,11 +79,11 @@ def size(ranges: Ranges) -> int:
     return sum(following - start for ps in ranges.values() for start, following in ps.values())
 
 
-def starts(ranges: Ranges) -> Vector:
+def starts(ranges: Ranges) -> Offsets:
     """Where each range begins."""
     return {t: {p: s for p, (s, _) in ps.items()} for t, ps in ranges.items()}
 
 
-def ends(ranges: Ranges) -> Vector:
+def ends(ranges: Ranges) -> Offsets:
     """Where each range ends, exclusive."""
     return {t: {p: n for p, (_, n) in ps.items()} for t, ps in ranges.items()}

@@ -13,40 +13,9 @@ from stream_trainer.features import FeatureSpec, feature_spec
 from stream_trainer.gates import Finite, Gate
 from stream_trainer.learner import Learner
 from stream_trainer.learners import Sgd
+from stream_trainer.topics import Topics
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Topics:
-    """The Kafka topics of a pipeline, all named after it."""
-
-    pipeline: str
-
-    @property
-    def examples(self) -> str:
-        """Labelled examples, by business key."""
-        return f"{self.pipeline}.examples"
-
-    @property
-    def predictions(self) -> str:
-        """What was answered, by prediction id."""
-        return f"{self.pipeline}.predictions"
-
-    @property
-    def rejected(self) -> str:
-        """Records that could not be used, by their position."""
-        return f"{self.pipeline}.rejected"
-
-    @property
-    def models(self) -> str:
-        """Announcements of versions; compacted."""
-        return f"{self.pipeline}.models"
-
-    @property
-    def alerts(self) -> str:
-        """Opened, updated and resolved alerts; compacted."""
-        return f"{self.pipeline}.alerts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +38,7 @@ class Pipeline:
     gates: tuple[Gate, ...] = (Finite(),)
     seed: int = 0
     reference_rows: int = 2_000
-    reference_hours: int = 168
+    reference_hours: int = 48
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -96,8 +96,16 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
 
 
 def as_datetime(value: datetime | float) -> datetime:
-    """An event time as an aware UTC datetime; numbers are epoch seconds."""
-    return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+    """An event time as an aware UTC datetime; numbers are epoch seconds.
+
+    An instant that only its own offset keeps within the years 1 to 9999 loses that offset rather than raising.
+    """
+    if not isinstance(value, datetime):
+        return datetime.fromtimestamp(value, UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return value.replace(tzinfo=UTC)
 
 
 def label_number(label: Label, value: Any) -> float:
@@ -120,8 +128,8 @@ def feature_arrow_type(feature: Feature) -> pa.DataType:
             return pa.float64()
         case Categorical():
             return pa.string()
-        case Vector(size=size):
-            return pa.list_(pa.float64(), size)
+        case Vector():
+            return pa.list_(pa.float64())
 
 
 def arrow_fields(contract: Contract, kind: Kind) -> list[pa.Field]:

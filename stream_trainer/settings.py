@@ -4,7 +4,11 @@ The only module that reads the environment. Secrets are `SecretStr`: they cannot
 """
 
 import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from platformdirs import user_cache_path, user_data_path
@@ -68,6 +72,7 @@ class TrainerSettings(Section):
     """How the stream is cut and how often the trainer tries again."""
 
     max_rows_per_batch: int = Field(default=20_000, ge=1)
+    trigger_seconds: float = Field(default=0.5, ge=0, description="micro-batches start at most this often")
     announce_idle_seconds: float = Field(default=1.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)
     spark_master: str = "local[2]"
@@ -139,3 +144,30 @@ class Settings(BaseSettings):
     def fingerprint(self) -> str:
         """Twelve hex digits that tell two configurations apart in a log; secrets are masked before hashing."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def environment() -> Mapping[str, str]:
+    """The environment as it is now, read-only: for code that looks for programs of the machine (Java, a proxy)."""
+    return MappingProxyType(dict(os.environ))
+
+
+@contextmanager
+def exported(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables for the block (None removes one) and put back what was there.
+
+    Only for libraries that can be told no other way: Spark takes the path of Java and Python from here alone.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    _export(variables)
+    try:
+        yield
+    finally:
+        _export(before)
+
+
+def _export(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

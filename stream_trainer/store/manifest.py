@@ -11,10 +11,17 @@ from typing import Any
 import msgspec
 
 from stream_trainer.errors import Corrupt
-from stream_trainer.gates import Verdict
-from stream_trainer.offsets import Ranges, Vector
+from stream_trainer.offsets import Offsets, Ranges
 
 FORMAT = 1
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one gate said; kept in the manifest."""
+
+    gate: str
+    passed: bool
+    detail: str
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     attempt: str
     created_at: datetime
     files: dict[str, FileEntry]
-    next_offsets: Vector
+    next_offsets: Offsets
     ranges: Ranges
     cuts: list[Ranges]
     topic_ids: dict[str, str]
@@ -98,7 +105,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def encode(manifest: Manifest) -> bytes:
     """The canonical bytes."""
-    return msgspec.json.encode(manifest, order="sorted")
+    return canonical_json(manifest)
+
+
+def canonical_json(value: Any) -> bytes:
+    """Sorted keys, no spaces, UTF-8."""
+    return msgspec.json.encode(msgspec.to_builtins(value, str_keys=True), order="sorted")
 
 
 def decode(data: bytes, where: str) -> Manifest:

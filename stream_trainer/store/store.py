@@ -8,18 +8,20 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged
-from stream_trainer.features import FeatureSpec
-from stream_trainer.learner import State
 from stream_trainer.offsets import Ranges
 from stream_trainer.settings import Settings
 from stream_trainer.store import manifest as manifests
-from stream_trainer.store import tensors
 from stream_trainer.store.manifest import FileEntry, Manifest
 from stream_trainer.store.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from stream_trainer.features import FeatureSpec
+    from stream_trainer.learner import State
 
 WEIGHTS = "weights.safetensors"
 TRAINER = "trainer.safetensors"
@@ -124,8 +126,11 @@ class ModelStore:
             raise Corrupt(f"{self.storage.url}/{path} is not what was committed: size or SHA-256 differs")
         return data
 
-    def load(self, version: Version, spec: FeatureSpec, *, training: bool) -> State:
+    def load(self, version: Version, spec: "FeatureSpec", *, training: bool) -> "State":
         """The state of a version; without `training` only what serving needs is read."""
+        from stream_trainer.learner import State  # noqa: PLC0415 - who only reads manifests does not pay for torch
+        from stream_trainer.store import tensors  # noqa: PLC0415
+
         where = f"version {version.number} of {self.describe()}"
         serving = tensors.from_bytes(self.file(version, WEIGHTS), f"{where}: {WEIGHTS}")
         kept = tensors.from_bytes(self.file(version, TRAINER), f"{where}: {TRAINER}") if training else {}
@@ -208,7 +213,7 @@ class ModelStore:
     def fix_cut(self, intent: Intent) -> Intent:
         """Write an intent unless one is there; what is there counts, whoever wrote it."""
         path = f"{self._intents(intent.version)}/{intent.cut}.json"
-        data = msgspec.json.encode(intent, order="sorted")
+        data = manifests.canonical_json(intent)
         if self.storage.put_if_absent(path, data):
             return intent
         return msgspec.json.decode(self.storage.get(path), type=Intent)
@@ -244,7 +249,7 @@ class ModelStore:
                     f"version {manifest.version} of {self.describe()} was committed by another trainer: "
                     "this one stops and has changed nothing; check that only one runs"
                 )
-        self.storage.put(f"{self.pipeline}/CURRENT", msgspec.json.encode({"version": manifest.version}))
+        self.storage.put(f"{self.pipeline}/CURRENT", manifests.canonical_json({"version": manifest.version}))
         return version
 
     @staticmethod

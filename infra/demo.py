@@ -1,0 +1,168 @@
+"""`stream-trainer demo`: a broker, a trainer with its monitor, the service and the replayer, supervised on one machine."""
+
+import logging
+import shutil
+import socket
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from infra import broker, demo_view
+from infra.demo_facts import Tail
+from infra.filelock import exclusive
+from infra.local import start_local_broker
+from infra.supervisor import Supervisor, Unit
+from infra.units import serve_unit, train_unit, variables
+from stream_trainer.errors import UsageError
+from stream_trainer.kafka import Admin, topic_plans
+from stream_trainer.settings import KafkaSettings, Settings, StoreSettings
+
+PIPELINE = "examples.flights.pipeline:pipeline"
+NAME = "flights"
+_MARKER = ".stream-trainer-demo"
+_TICK = 0.5
+_LINE_EVERY = 5.0
+_PLAIN_WIDTH = 140
+_FLIGHTS_A_DAY = 922
+# The reference covers a week of flights; a window of another length would differ in its days of the week alone.
+_WEEKLY = {"STREAM_TRAINER_MONITOR__WINDOW_ROWS": str(7 * _FLIGHTS_A_DAY)}
+
+logger = logging.getLogger(__name__)
+
+
+class Demo:
+    """One run of the demo in a folder of its own, which each run empties at its start and leaves for a look."""
+
+    def __init__(self, settings: Settings, folder: Path, *, rate: float, port: int) -> None:
+        self._folder = folder.absolute()
+        self._settings = settings.model_copy(
+            update={"data_dir": self._folder, "store": StoreSettings(), "kafka": KafkaSettings()}
+        )
+        self._rate = rate
+        self._port = _free_port(port)
+        self._console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+        self._messages: list[str] = []
+        self._started_at = time.time()
+
+    @property
+    def url(self) -> str:
+        """Where the service answers."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def run(self, seconds: float | None, stop: threading.Event) -> int:
+        """Until `seconds` are over or `stop` is set; 0 when what the summary claims is so.
+
+        Raises:
+            UsageError: the folder holds something else, or another demo uses it.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(self._folder.with_name(self._folder.name + ".lock"), wait_seconds=0):
+            self._prepare_folder()
+            settings = self._start_broker()
+            tail = Tail(settings, NAME)
+            supervisor = Supervisor(self._units(settings), self._messages.append)
+            try:
+                supervisor.start()
+                tail.start()
+                alive = self._watch(tail, supervisor, seconds, stop)
+            finally:
+                self._say("draining: replayer, service, trainer, broker")
+                supervisor.drain()
+                tail.stop()
+                broker.stop(settings.broker_dir)
+        return self._conclude(tail, alive=alive)
+
+    def _prepare_folder(self) -> None:
+        there = list(self._folder.iterdir())
+        if there and not (self._folder / _MARKER).exists():
+            raise UsageError(f"{self._folder} holds something else than a demo: name another folder with --data-dir")
+        if broker.status(self._settings.broker_dir) is not None:
+            broker.stop(self._settings.broker_dir)
+        for path in there:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (self._folder / _MARKER).touch()
+
+    def _start_broker(self) -> Settings:
+        self._say("starting Kafka")
+        info = start_local_broker(self._settings, detach=False)
+        kafka = KafkaSettings(bootstrap_servers=info.bootstrap_servers)
+        with Admin(kafka) as admin:
+            admin.create_missing(topic_plans(NAME, kafka).values())
+        self._say(f"Kafka at {info.bootstrap_servers}; starting Spark, the service and the flights of 2013")
+        return self._settings.model_copy(update={"kafka": kafka})
+
+    def _units(self, settings: Settings) -> list[Unit]:
+        logs = self._folder / "logs"
+        assert settings.kafka.bootstrap_servers is not None  # noqa: S101 - the broker has just said where it is
+        replay = Unit(
+            name="replayer",
+            module="examples.flights.replay",
+            arguments=[
+                *("--predict-url", f"{self.url}/predict"),
+                *("--bootstrap-servers", settings.kafka.bootstrap_servers),
+                *("--speed", str(self._rate * 86_400 / _FLIGHTS_A_DAY)),
+            ],
+            variables=variables(settings),
+            log=logs / "replayer.log",
+        )
+        return [
+            train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
+            serve_unit(PIPELINE, settings, self._port, logs / "serving.log"),
+            replay,
+        ]
+
+    def _watch(self, tail: Tail, supervisor: Supervisor, seconds: float | None, stop: threading.Event) -> bool:
+        if self._console.is_terminal:
+            with Live(console=self._console, auto_refresh=False) as live:
+                return self._loop(tail, supervisor, seconds, stop, live)
+        return self._loop(tail, supervisor, seconds, stop, None)
+
+    def _loop(
+        self, tail: Tail, supervisor: Supervisor, seconds: float | None, stop: threading.Event, live: Live | None
+    ) -> bool:
+        said_at = 0.0
+        while not stop.wait(_TICK):
+            alive = supervisor.look()
+            elapsed = time.time() - self._started_at
+            message = self._messages[-1] if self._messages else ""
+            if live is not None:
+                live.update(demo_view.panel(tail.facts, self.url, message, elapsed), refresh=True)
+            elif elapsed - said_at >= _LINE_EVERY:
+                said_at = elapsed
+                self._say(demo_view.line(tail.facts, elapsed))
+                while self._messages:
+                    self._say(self._messages.pop(0))
+            if not alive:
+                self._say(message)
+                return False
+            if seconds is not None and elapsed >= seconds:
+                return True
+        return True
+
+    def _conclude(self, tail: Tail, *, alive: bool) -> int:
+        facts = tail.facts
+        first = min(facts.first_served.values(), default=None)
+        since = first - datetime.fromtimestamp(self._started_at, first.tzinfo) if first else None
+        self._console.print(demo_view.summary(facts, self.url, since.total_seconds() if since else None))
+        self._say(f"logs, models and reports: {self._folder}")
+        self._say(f"look closer: STREAM_TRAINER_DATA_DIR={self._folder} stream-trainer models list {PIPELINE}")
+        return 0 if alive and demo_view.judge(facts).passed else 1
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port, or any free one when it is taken."""
+    for port in (wanted, 0):
+        try:
+            with socket.create_server(("127.0.0.1", port)) as probe:
+                return int(probe.getsockname()[1])
+        except OSError:
+            continue
+    raise UsageError("no free port on 127.0.0.1")

@@ -1,0 +1,117 @@
+"""The only place that starts Spark: a quiet, small session with the Kafka connector on its class path.
+
+One session a process. The JVM ends with the driver: it reads the pipe that this process holds open. Temporary files
+live in one folder, which `stop_session` removes.
+"""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+
+import pyspark
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from infra.jars import ensure_jars
+from infra.java import find_java
+from stream_trainer.settings import Settings, environment, exported
+
+_LOCAL_DIR = "spark.local.dir"
+_JVM_EXIT_SECONDS = 20.0
+
+# Spark keeps the history of its UI in the driver even when the UI is off: without limits a driver grows for ever.
+_SHORT_MEMORY = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.ui.retainedJobs": "20",
+    "spark.ui.retainedStages": "20",
+    "spark.ui.retainedTasks": "200",
+    "spark.ui.retainedDeadExecutors": "1",
+    "spark.sql.ui.retainedExecutions": "10",
+    "spark.sql.streaming.ui.enabled": "false",
+    "spark.sql.streaming.ui.retainedQueries": "1",
+    "spark.sql.streaming.ui.retainedProgressUpdates": "5",
+    "spark.sql.streaming.numRecentProgressUpdates": "5",
+}
+_BEHAVIOUR = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
+    "spark.python.daemon.module": "stream_trainer.worker_daemon",
+    "spark.python.worker.reuse": "true",
+}
+
+
+def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str] | None = None) -> SparkSession:
+    """Start Spark as the settings say; `extra` overrides any of the options below.
+
+    Raises:
+        SetupError: no Java runs here, or the connector's jars could not be had.
+    """
+    java = find_java(settings.cache_dir)
+    jars = ensure_jars(settings, "spark")
+    work = tempfile.mkdtemp(prefix="stream-trainer-spark-")
+    options = {
+        "spark.master": settings.trainer.spark_master,
+        "spark.driver.memory": settings.trainer.spark_driver_memory,
+        "spark.driver.extraJavaOptions": _jvm_options(work),
+        "spark.jars": ",".join(str(jar) for jar in jars),
+        "spark.sql.warehouse.dir": f"{work}/warehouse",
+        _LOCAL_DIR: work,
+        **_SHORT_MEMORY,
+        **_BEHAVIOUR,
+        **(extra or {}),
+    }
+    with exported(_variables(java.home)):
+        conf = SparkConf(loadDefaults=False).setAppName(app_name).setAll(list(options.items()))
+        try:
+            context = SparkContext(conf=conf, gateway=launch_gateway(conf))  # type: ignore[no-untyped-call]
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    return SparkSession(context)
+
+
+def stop_session(session: SparkSession) -> None:
+    """Stop Spark, its JVM and its Python workers, and remove the temporary folder; returns when all are gone."""
+    context = session.sparkContext
+    gateway, work = context._gateway, context.getConf().get(_LOCAL_DIR)  # noqa: SLF001 - pyspark has no public way
+    session.stop()
+    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001 - so that a later session starts a JVM of its own
+    if gateway is not None:
+        gateway.shutdown()
+        with suppress(OSError):
+            gateway.proc.stdin.close()
+        gateway.proc.wait(_JVM_EXIT_SECONDS)
+    if work:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _jvm_options(work: str) -> str:
+    log4j = Path(str(files("infra").joinpath("spark_log4j2.properties"))).as_uri()
+    return f"-XX:+UseSerialGC -Xss4m -Djava.io.tmpdir={work} -Dlog4j2.configurationFile={log4j}"
+
+
+def _variables(java_home: Path) -> dict[str, str | None]:
+    """What Spark takes from the environment alone; whatever another Spark on this machine has left there is hidden."""
+    paths = [path for path in sys.path if path and Path(path).is_dir()]
+    return {
+        "JAVA_HOME": str(java_home),
+        "SPARK_HOME": str(Path(pyspark.__file__).parent),
+        "SPARK_CONF_DIR": None,
+        "SPARK_LOCAL_DIRS": None,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_SUBMIT_ARGS": None,
+        "PYSPARK_GATEWAY_PORT": None,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": ":".join([*paths, *filter(None, [environment().get("PYTHONPATH")])]),
+    }

@@ -1,0 +1,94 @@
+"""The trainer as a process: Spark and torch started side by side, and the monitor on the same Spark when asked."""
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from infra.spark import build_session, stop_session
+from stream_trainer.learner import Batch
+from stream_trainer.pipeline import Pipeline, load_pipeline
+from stream_trainer.settings import Settings
+from stream_trainer.strategies import local
+from stream_trainer.trainer import Start, Trainer
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_AGAIN_SECONDS = 10.0
+
+
+def train_here(
+    address: str, settings: Settings, start: Start, stop: threading.Event, *, with_monitor: bool = False
+) -> None:
+    """Train until told to stop.
+
+    Raises:
+        StreamTrainerError: see `Trainer.run`.
+    """
+    with ThreadPoolExecutor(1, "torch") as starting:
+        loading = starting.submit(_load, address)
+        spark = build_session(settings, "stream-trainer")
+        pipeline = loading.result()
+    logger.info("settings %s, contract %s", settings.fingerprint(), pipeline.contract.fingerprint[:12])
+    try:
+        trainer = Trainer(pipeline=pipeline, settings=settings, spark=spark, start=start, stop=stop)
+        watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
+        with watch:
+            trainer.run()
+    finally:
+        stop_session(spark)
+
+
+class _MonitorWatch:
+    """Keeps the monitor running beside the trainer, from its first version on; a monitor that fails starts again."""
+
+    def __init__(self, spark: "SparkSession", pipeline: Pipeline, settings: Settings, trainer: Trainer) -> None:
+        self._arguments = (spark, pipeline, settings)
+        self._trainer = trainer
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor-watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._trainer.lineage is None or self._trainer.lineage.head is None:
+            if self._done.wait(_LOOK_SECONDS):
+                return
+        while not self._done.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 - watching must never end learning
+                logger.warning("the monitor is started again in %.0f s: %s", _AGAIN_SECONDS, error)
+                self._done.wait(_AGAIN_SECONDS)
+
+    def _follow(self) -> None:
+        from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it
+
+        monitor = start_monitor(*self._arguments)
+        try:
+            while not self._done.wait(_LOOK_SECONDS):
+                if not monitor.query.isActive:
+                    raise monitor.query.exception() or RuntimeError("its query ended by itself")
+        finally:
+            monitor.stop()
+
+
+def _load(address: str) -> Pipeline:
+    """Import the pipeline and take one throw-away step: torch imports a good part of itself at the first."""
+    pipeline = load_pipeline(address)
+    spec = pipeline.spec
+    row = Batch(features=torch.zeros(1, spec.width, dtype=torch.float64), labels=torch.zeros(1, dtype=torch.float64))
+    local.learn(pipeline.learner, pipeline.learner.init(spec, 0), row)
+    return pipeline

@@ -1,0 +1,34 @@
+"""The parts of one pipeline as supervised children: the command line and the environment of each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from infra.supervisor import Unit
+from stream_trainer.settings import Settings
+
+_CLI = "stream_trainer.cli"
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """What a child must be told so that it uses the same Kafka and the same folders."""
+    assert settings.kafka.bootstrap_servers is not None, "children are started once Kafka is known"  # noqa: S101
+    return {
+        "STREAM_TRAINER_DATA_DIR": str(settings.data_dir),
+        "STREAM_TRAINER_CACHE_DIR": str(settings.cache_dir),
+        "STREAM_TRAINER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+    }
+
+
+def train_unit(
+    pipeline: str, settings: Settings, log: Path | None = None, more: Mapping[str, str] = MappingProxyType({})
+) -> Unit:
+    """Trainer and monitor, on one Spark; `more` are further variables."""
+    arguments = ["train", pipeline, "--with-monitor"]
+    return Unit(name="trainer", module=_CLI, arguments=arguments, variables={**variables(settings), **more}, log=log)
+
+
+def serve_unit(pipeline: str, settings: Settings, port: int | None = None, log: Path | None = None) -> Unit:
+    """The HTTP service."""
+    arguments = ["serve", pipeline, *(["--port", str(port)] if port is not None else [])]
+    return Unit(name="serving", module=_CLI, arguments=arguments, variables=variables(settings), log=log)

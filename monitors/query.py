@@ -1,0 +1,166 @@
+"""The streaming query over `P.predictions`; the only file here that imports Spark.
+
+It is light, because it shares a Spark session with the trainer: one task and one action a micro-batch. Its checkpoint
+is state: it says which predictions were judged, and lies beside the monitor's own state.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from monitors.alerts import Alert, restore
+from monitors.baseline import Baselines
+from monitors.batch import Monitor, Policies, Publish, decode_summary
+from monitors.reports import Reports
+from monitors.state import StateFiles
+from monitors.status import Metrics
+from monitors.summary import Summarise, Summary
+from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
+from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.settings import Settings
+from stream_trainer.store import open_store
+from stream_trainer.store.storage import open_storage
+
+TRIGGER = "1 second"
+WINDOWS_PER_BATCH = 4
+STOP_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorQuery:
+    """A running monitor."""
+
+    query: StreamingQuery
+    metrics: Metrics
+    _gate: "_Gate"
+    _producer: ControlProducer
+    _reports: Reports
+
+    def stop(self) -> None:
+        """Let the micro-batch in hand end, then stop; further calls do nothing."""
+        if not self._gate.close(STOP_SECONDS):
+            return
+        self.query.stop()
+        self._reports.close()
+        with suppress(BrokerUnavailable):
+            self._producer.close()
+
+
+class _Gate:
+    """Lets micro-batches through until it is closed; `query.stop()` in the middle of one would cancel it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._closed = False
+        self._busy = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise StreamTrainerError("the monitor is stopping; this micro-batch will come back")
+            self._busy = True
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """No further micro-batch begins; waits for the one in hand. False when it was closed before."""
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.wait_for(lambda: not self._busy, seconds)
+        return first
+
+
+def checkpoint_url(pipeline: Pipeline, settings: Settings) -> str:
+    """Where the monitor's state lives; it has to survive restarts."""
+    root = settings.monitor.checkpoint_url or str(settings.data_dir / "checkpoints")
+    return f"{root.rstrip('/')}/{pipeline.name}/monitor"
+
+
+def start_monitor(
+    spark: SparkSession, pipeline: Pipeline, settings: Settings, *, stop: threading.Event | None = None
+) -> MonitorQuery:
+    """Start to watch `P.predictions`; creates the topics it needs when they are missing.
+
+    Args:
+        spark: a session with the Kafka connector, which may be shared.
+        pipeline: what is watched.
+        settings: Kafka, store, windows, and where state and reports live.
+        stop: when it is set, the monitor stops as by `MonitorQuery.stop`.
+
+    Raises:
+        BrokerUnavailable: Kafka cannot be reached.
+    """
+    topics, plans = pipeline.topics, topic_plans(pipeline.name, settings.kafka)
+    with Admin(settings.kafka) as admin:
+        admin.create_missing([plans["predictions"], plans["alerts"]])
+    url = checkpoint_url(pipeline, settings)
+    producer, reports, metrics = ControlProducer(settings.kafka), Reports(), Metrics()
+    monitor = Monitor(
+        pipeline,
+        Policies.of(settings.monitor),
+        baselines=Baselines(open_store(settings, pipeline.name)),
+        states=StateFiles(open_storage(url, settings.store)),
+        publish=_publisher(producer, topics.alerts),
+        reports=reports,
+        report_folder=settings.data_dir / "reports" / pipeline.name,
+        metrics=metrics,
+        open_alerts=restore(read_all(settings.kafka, topics.alerts)),
+    )
+    gate = _Gate()
+    source = {
+        **spark_options(settings.kafka),
+        "subscribe": topics.predictions,
+        "startingOffsets": "earliest",
+        "maxOffsetsPerTrigger": str(WINDOWS_PER_BATCH * settings.monitor.window_rows),
+        # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
+        "failOnDataLoss": "false",
+    }
+    stream = spark.readStream.format("kafka").options(**source).load().select("value")
+    query = (
+        stream.writeStream.queryName(f"{pipeline.name}-monitor")
+        .option("checkpointLocation", f"{url}/spark")
+        .trigger(processingTime=TRIGGER)
+        .foreachBatch(_handler(monitor, gate))
+        .start()
+    )
+    running = MonitorQuery(query, metrics, gate, producer, reports)
+    if stop is not None:
+        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
+    return running
+
+
+def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
+    def handle(batch: DataFrame, number: int) -> None:
+        with gate:
+            monitor.run(number, lambda worker: _summaries(batch, worker))
+
+    return handle
+
+
+def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
+    """One task and one action: a micro-batch is a few windows at most."""
+    rows = batch.coalesce(1).mapInArrow(worker, "payload binary").collect()
+    return [decode_summary(bytes(row.payload)) for row in rows]
+
+
+def _publisher(producer: ControlProducer, topic: str) -> Publish:
+    def publish(alerts: Sequence[Alert]) -> None:
+        producer.send(topic, [(alert.alert_key, alert) for alert in alerts])
+
+    return publish
+
+
+def _stop_when(stop: threading.Event, running: MonitorQuery) -> None:
+    stop.wait()
+    running.stop()

@@ -1,0 +1,52 @@
+"""What the monitor knows between two micro-batches, kept per batch beside Spark's checkpoint.
+
+The state after batch n is written before Spark commits batch n. A batch that comes back after a crash starts again from
+the state after n - 1, so nothing is counted twice and no open window is lost.
+"""
+
+import logging
+
+import msgspec
+
+from monitors.alerts import Streak
+from monitors.windows import Window
+from stream_trainer.store.storage import Storage
+
+_log = logging.getLogger(__name__)
+
+
+class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
+    """The open window, and the streaks that alerts open and resolve by. Which alerts are open is in `P.alerts`."""
+
+    window: Window = Window()
+    streaks: dict[str, Streak] = {}
+
+
+class StateFiles:
+    """States by batch number; only the last two are kept."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._last: tuple[int, MonitorState] | None = None
+
+    def before(self, batch: int) -> MonitorState:
+        """The state that batch `batch` starts from; a missing or unreadable one is an empty one."""
+        if self._last is not None and self._last[0] == batch - 1:
+            return self._last[1]
+        try:
+            return msgspec.msgpack.decode(self._storage.get(_path(batch - 1)), type=MonitorState)
+        except FileNotFoundError:
+            return MonitorState()
+        except msgspec.MsgspecError as error:
+            _log.warning("the monitor's state after batch %d is unreadable, its window is lost: %s", batch - 1, error)
+            return MonitorState()
+
+    def save(self, batch: int, state: MonitorState) -> None:
+        """Keep the state after batch `batch`."""
+        self._storage.put(_path(batch), msgspec.msgpack.encode(state))
+        self._storage.delete(_path(batch - 2))
+        self._last = batch, state
+
+
+def _path(batch: int) -> str:
+    return f"state/{batch:020d}.msgpack"

@@ -1,0 +1,71 @@
+"""`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serving import openapi
+from serving.clock import Clock, utc_now
+from serving.follower import Follower
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.predict import Predictor
+from serving.prediction_log import PredictionSink
+from serving.problems import answer_http_exception
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.settings import Settings
+
+
+def create_app(
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    log: PredictionSink,
+    follower: Follower,
+    metrics: Metrics,
+    clock: Clock = utc_now,
+) -> FastAPI:
+    """The service of one pipeline.
+
+    Args:
+        pipeline: what is served.
+        settings: limits, and the profile: `production` hides the OpenAPI document and its pages.
+        log: keeps what was answered.
+        follower: holds the model that answers; started and stopped by the caller.
+        metrics: shared with the follower and the log.
+        clock: the present instant.
+    """
+    hidden = settings.serving.profile == "production"
+    app = FastAPI(
+        title=pipeline.name,
+        openapi_url=None if hidden else "/openapi.json",
+        docs_url=None if hidden else "/docs",
+        redoc_url=None,
+    )
+    predictor = Predictor(pipeline, settings.serving, log=log, follower=follower, metrics=metrics, clock=clock)
+    described = openapi.document(pipeline, settings.serving.max_rows)
+    app.openapi = lambda: described  # type: ignore[method-assign]
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        served = follower.served
+        if served is None:
+            return JSONResponse(
+                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
+                status_code=503,
+            )
+        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
+        return JSONResponse({"status": "ready", "model_name": pipeline.name, **body})
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    # Plain Starlette routes: FastAPI's per-request parsing is what /predict avoids.
+    app.add_route("/predict", predictor.endpoint, methods=["POST"])
+    app.add_route("/health/live", live, methods=["GET"])
+    app.add_route("/health/ready", ready, methods=["GET"])
+    app.add_route("/metrics", exposition, methods=["GET"])
+    app.add_exception_handler(HTTPException, answer_http_exception)
+    return app

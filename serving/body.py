@@ -1,0 +1,81 @@
+"""Reading a request: its body within bounds of size and time, and the body into rows of the contract.
+
+What is too large is refused while it is read, whatever `Content-Length` claims.
+"""
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+
+from serving.problems import Problem
+from stream_trainer.contract import Contract
+from stream_trainer.schema import struct_type
+
+BODY_SECONDS = 10.0
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Problem: 413 beyond `limit` bytes, 408 when it takes longer than `BODY_SECONDS`.
+        ClientDisconnect: the client went away.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        detail = f"the body did not arrive within {BODY_SECONDS:g} seconds"
+        raise Problem(408, "body_timeout", detail, headers={"connection": "close"}) from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int) -> Problem:
+    # The rest of the body is unread, so the connection cannot carry another request.
+    return Problem(413, "body_too_large", f"at most {limit} bytes are read", headers={"connection": "close"})
+
+
+class RowParser:
+    """`{"instances": [...]}` to the contract's structs; unknown fields are ignored."""
+
+    def __init__(self, contract: Contract, max_rows: int) -> None:
+        row = struct_type(contract, "request")
+        some: Any = Annotated[list[row], Meta(min_length=1)]  # type: ignore[valid-type]
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+            msgspec.defstruct("Instances", [("instances", some)])
+        )
+        self._max_rows = max_rows
+
+    def parse(self, body: bytes) -> list[Any]:
+        """The rows of a request.
+
+        Raises:
+            Problem: 422 with what is wrong and where, 413 when there are too many rows.
+        """
+        try:
+            rows: list[Any] = self._decoder.decode(body).instances
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `")
+            raise Problem(422, "invalid_value", what, where=where.rstrip("`") or "$") from None
+        except UnicodeDecodeError:
+            raise Problem(422, "bad_utf8", "the text is not UTF-8", where="$") from None
+        except RecursionError:
+            raise Problem(422, "too_deep", "the value is nested too deeply", where="$") from None
+        except ValueError as error:
+            raise Problem(422, "invalid_json", str(error), where="$") from None
+        if len(rows) > self._max_rows:
+            detail = f"{len(rows)} instances, at most {self._max_rows} are answered at once"
+            raise Problem(413, "too_many_rows", detail, where="$.instances")
+        return rows

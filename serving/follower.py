@@ -1,0 +1,223 @@
+"""Follows the champion: one thread that loads what is announced and swaps one reference.
+
+Push is `P.models`; when nothing was pushed for a while, or Kafka is down, the store is looked at instead. The
+later decision wins whichever way it came, so a look at the store that lags cannot undo a newer push, an old
+record read again cannot undo a rollback, and a held alias lowers the version as it should.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from serving.announcements import Announcement, AnnouncementSource
+from serving.clock import Clock
+from serving.metrics import Metrics
+from serving.model import Refused, Served, load
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.store import ModelStore
+
+logger = logging.getLogger(__name__)
+
+_BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_RETRY_REFUSED_SECONDS = 5.0
+_OLDER_TRIED = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Which version should answer, and since when that is so.
+
+    Attributes:
+        at: of a push its own instant; of the store the alias's, or the version's creation when that is later.
+    """
+
+    version: int
+    sha256: str
+    at: datetime
+    covered_at: datetime | None
+    pushed: bool
+
+
+class Follower:
+    """Holds the model that answers. `served` is read by requests; only the follower's thread assigns it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: ModelStore,
+        source: AnnouncementSource,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        poll_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.served: Served | None = None
+        self.reason = "no_version"
+        self._pipeline = pipeline
+        self._store = store
+        self._source = source
+        self._metrics = metrics
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._monotonic = monotonic
+        self._wanted: Decision | None = None
+        self._highest_heard = 0
+        self._refused: tuple[str, float] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        metrics.staleness.set_function(lambda: self.staleness() or 0.0)
+
+    def start(self) -> None:
+        """Begin to follow, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End the thread; what is served stays."""
+        self._stop.set()
+        self._source.close()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def staleness(self) -> float | None:
+        """Seconds since the log's end was last seen covered; None without a model."""
+        served = self.served
+        return None if served is None else served.staleness(self._clock())
+
+    def look(self) -> None:
+        """Ask the store which version is the champion, and follow that."""
+        decision = self._stored()
+        if decision is not None:
+            self._consider(decision)
+        self._follow()
+
+    def step(self) -> None:
+        """Wait for a push and follow the newest; without one, look at the store."""
+        try:
+            pushed = self._source.poll(self._poll_seconds)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with Kafka, the store is still looked at
+            self._note(error, "kafka")
+            self._stop.wait(self._poll_seconds)
+            pushed = []
+        if not pushed:
+            self.look()
+            return
+        self._consider(_pushed(pushed[-1]))
+        self._follow()
+
+    def _run(self) -> None:
+        failures = 0
+        action = self.look
+        while not self._stop.is_set():
+            try:
+                action()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - whatever it is, what serves goes on serving
+                self._note(error, "store" if failures == 0 else "repeated")
+                self._stop.wait(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
+                failures += 1
+            action = self.step
+        self._source.close()
+
+    def _note(self, error: Exception, kind: str) -> None:
+        self._metrics.follower_errors.labels(kind).inc()
+        logger.warning("following %s: %s: %s", self._pipeline.name, type(error).__name__, error)
+
+    def _stored(self) -> Decision | None:
+        alias = self._store.alias("champion")
+        version = self._store.champion()
+        if version is None:
+            return None
+        created = version.manifest.created_at
+        said = created if alias is None else alias.at
+        at = said if alias is not None and alias.hold else max(said, created)
+        return Decision(
+            version=version.number,
+            sha256=version.sha256,
+            at=at,
+            covered_at=version.manifest.covered_at,
+            pushed=False,
+        )
+
+    def _consider(self, new: Decision) -> None:
+        current = self._wanted
+        # Records of one topic are in order among themselves, whatever the clocks say. A number that nobody has
+        # mentioned yet is news even when its clock lags behind the last "still idle" announcement.
+        if (
+            current is None
+            or (new.pushed and current.pushed)
+            or new.at >= current.at
+            or new.version > self._highest_heard
+        ):
+            self._wanted = new
+        self._highest_heard = max(self._highest_heard, new.version)
+
+    def _follow(self) -> None:
+        wanted, served = self._wanted, self.served
+        if wanted is None:
+            return
+        if served is not None and served.sha256 == wanted.sha256:
+            if wanted.covered_at is not None and wanted.covered_at > served.covered_at:
+                self.served = replace(served, covered_at=wanted.covered_at)
+            return
+        if self._refused is not None and self._refused[0] == wanted.sha256 and self._monotonic() < self._refused[1]:
+            return
+        try:
+            self._swap(wanted)
+        except Refused as error:
+            self._refuse(wanted, error)
+
+    def _swap(self, wanted: Decision) -> None:
+        started = self._monotonic()
+        model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256)
+        if wanted.covered_at is not None and wanted.covered_at > model.covered_at:
+            model = replace(model, covered_at=wanted.covered_at)
+        self._serve(model, started)
+        self._refused = None
+
+    def _serve(self, model: Served, started: float) -> None:
+        before, self.served = self.served, model
+        self.reason = ""
+        self._metrics.swap_seconds.observe(self._monotonic() - started)
+        self._metrics.swaps.inc()
+        self._metrics.model_version.set(model.number)
+        appended = model.manifest.append_time
+        if before is not None and before.number < model.number and appended is not None:
+            now = self._clock()
+            for instant in (appended.min, appended.max):
+                self._metrics.event_to_served.observe(max(0.0, (now - instant).total_seconds()))
+        logger.info("version %d of %s serves", model.number, self._pipeline.name)
+
+    def _refuse(self, wanted: Decision, error: Refused) -> None:
+        self._metrics.refused.labels(error.reason).inc()
+        self._refused = (wanted.sha256, self._monotonic() + _RETRY_REFUSED_SECONDS)
+        kept = "nothing serves" if self.served is None else f"version {self.served.number} goes on serving"
+        logger.error("version %d refused (%s), %s: %s", wanted.version, error.reason, kept, error)
+        if self.served is None:
+            self.reason = "version_refused"
+            self._fall_back(wanted.version)
+
+    def _fall_back(self, number: int) -> None:
+        """At a start there is no last good version in memory: take the newest older one that passes."""
+        for older in range(number - 1, max(0, number - 1 - _OLDER_TRIED), -1):
+            started = self._monotonic()
+            try:
+                model = load(self._store, self._pipeline, older)
+            except Refused as error:
+                logger.warning("version %d refused (%s): %s", older, error.reason, error)
+                continue
+            self._serve(model, started)
+            return
+
+
+def _pushed(announcement: Announcement) -> Decision:
+    return Decision(
+        version=announcement.version,
+        sha256=announcement.manifest_sha256,
+        at=announcement.at,
+        covered_at=announcement.covered_at,
+        pushed=True,
+    )

@@ -1,0 +1,46 @@
+"""What Prometheus reads, in a registry of its own: several services in one process do not collide."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+PREFIX = "stream_trainer_serving"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_FRESHNESS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """The service's counters, gauges and histograms; one instance a service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"{PREFIX}_{name}", text, registry=self.registry, buckets=buckets)
+
+        self.requests = counter("requests", "Requests to /predict by outcome.", ("outcome",))
+        self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
+        self.rows = counter("rows", "Rows answered with an output.")
+        self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
+        self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
+        self.swaps = counter("swaps", "Times another version began to answer.")
+        self.swap_seconds = histogram("swap_seconds", "Seconds to read, check and warm up a version.", _SECONDS)
+        self.refused = counter("refused_versions", "Versions that failed a check, by reason.", ("reason",))
+        self.follower_errors = counter("follower_errors", "Failures while following versions, by kind.", ("kind",))
+        # Both ends of a version's append times are observed: the newest row waited least and the oldest most, so the
+        # upper quantiles err on the slow side.
+        self.event_to_served = histogram(
+            "event_to_served_seconds", "Seconds from a record's append to weights that learned from it.", _FRESHNESS
+        )
+        self.log_queued = counter("prediction_log_queued", "Prediction records accepted for writing.")
+        self.log_sent = counter("prediction_log_sent", "Prediction records the broker has acknowledged.")
+        self.log_dropped = counter("prediction_log_dropped", "Prediction records lost, by reason.", ("reason",))
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,141 @@
+"""One served version, and everything that must hold before it may answer.
+
+A version that fails a check is `Refused`; whoever loads decides what serves instead. Never an unchecked tensor,
+and never a model that was not learned.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stream_trainer.errors import Corrupt, NoVersion
+from stream_trainer.features import encode
+from stream_trainer.learner import State
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.reference import table_from_bytes
+from stream_trainer.schema import arrow_fields
+from stream_trainer.store import Manifest, ModelStore, Version
+from stream_trainer.store.store import GOLDEN
+
+OUTPUT = "_output"
+_RTOL, _ATOL = 1e-5, 1e-6
+
+
+class Refused(Corrupt):
+    """A version must not be served; `reason` is a short stable code for the metric."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A checked version in memory. A request takes one reference and keeps it to its end.
+
+    Attributes:
+        covered_at: when the trainer last saw the end of the log covered by this version.
+    """
+
+    number: int
+    sha256: str
+    state: State
+    manifest: Manifest
+    covered_at: datetime
+
+    @property
+    def trained_through(self) -> datetime | None:
+        """The latest event time it has learned from."""
+        return self.manifest.trained_through
+
+    def staleness(self, now: datetime) -> float:
+        """Seconds since the log's end was last seen covered, never below 0."""
+        return max(0.0, (now - self.covered_at).total_seconds())
+
+
+def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | None = None) -> Served:
+    """Read, check and warm up a version.
+
+    Args:
+        store: where versions are.
+        pipeline: whose contract and learner it must fit.
+        number: which one.
+        sha256: the manifest's announced digest, if it was announced.
+
+    Raises:
+        Refused: a check failed.
+        StoreUnavailable: try again later.
+    """
+    where = f"version {number} of {store.describe()}"
+    version = _manifest(store, number, sha256, where)
+    manifest = version.manifest
+    if manifest.contract != pipeline.contract.fingerprint:
+        raise Refused("contract", f"{where} was learned under another contract: serve it with its own pipeline file")
+    if not manifest.passed:
+        failed = [f"{v.gate}: {v.detail}" for v in manifest.gates if not v.passed]
+        raise Refused("gates", f"{where} did not pass its gates: {'; '.join(failed)}")
+    with _damage(where):
+        state = store.load(version, pipeline.spec, training=False)
+        golden = store.file(version, GOLDEN)
+    for name, tensor in state.serving.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise Refused("not_finite", f"{where}: tensor {name} holds NaN or infinity")
+    _warm_up(pipeline, state, golden, where)
+    covered_at = manifest.covered_at or manifest.created_at
+    return Served(number=number, sha256=version.sha256, state=state, manifest=manifest, covered_at=covered_at)
+
+
+def _manifest(store: ModelStore, number: int, sha256: str | None, where: str) -> Version:
+    try:
+        version = store.read(number)
+    except NoVersion as error:
+        raise Refused("missing", f"{where} is not there: is this the store that the trainer writes to?") from error
+    except Corrupt as error:
+        raise Refused("damaged", str(error)) from error
+    if sha256 is not None and version.sha256 != sha256:
+        raise Refused("digest", f"{where} is not the one that was announced: the manifest's SHA-256 differs")
+    return version
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Corrupt as error:
+        raise Refused("damaged", f"{where}: {error}") from error
+
+
+def _warm_up(pipeline: Pipeline, state: State, golden: bytes, where: str) -> None:
+    """Predict the golden rows: the answer must be what the trainer saw, and the first request finds a warm model."""
+    try:
+        table = table_from_bytes(golden).combine_chunks()
+        columns = {
+            field.name: _one_array(table.column(field.name)) for field in arrow_fields(pipeline.contract, "request")
+        }
+        expected = table.column(OUTPUT).to_pylist()
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise Refused("golden", f"{where}: golden.arrow cannot be read: {error}") from error
+    if not expected:
+        return
+    try:
+        outputs = pipeline.learner.predict(state, encode(pipeline.contract, columns))
+    except Exception as error:
+        raise Refused("model", f"{where} does not fit the pipeline's model: {error}") from error
+    if not _same(outputs, expected):
+        raise Refused("golden", f"{where} answers its golden rows differently here than where it was learned")
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _same(outputs: Tensor, expected: list[list[float]]) -> bool:
+    found = outputs.reshape(len(outputs), -1).to(torch.float64).numpy()
+    wanted = np.asarray(expected, dtype=np.float64)
+    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=_RTOL, atol=_ATOL))

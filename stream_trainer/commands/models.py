@@ -1,0 +1,102 @@
+"""`models list|show|verify`: look at the versions of a pipeline."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
+from stream_trainer.errors import Corrupt, NoVersion
+from stream_trainer.pipeline import load_pipeline
+from stream_trainer.settings import Settings
+from stream_trainer.store import ModelStore, Version, open_store
+
+app = typer.Typer(no_args_is_help=True, help="Look at the versions of a pipeline.")
+
+Number = Annotated[int | None, typer.Argument(metavar="VERSION", help="A version's number; the newest without.")]
+
+
+def _store(address: str) -> ModelStore:
+    return open_store(Settings(), load_pipeline(address).name)
+
+
+def _described(version: Version) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(version.manifest, str_keys=True)
+    return {**fields, "manifest_sha256": version.sha256}
+
+
+@app.command("list", epilog="Example: stream-trainer models list examples.flights.pipeline:pipeline --last 5")
+def list_versions(
+    pipeline: PipelineAddress,
+    last: Annotated[int, typer.Option(help="Only the newest so many; 0 for all.", min=0)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List versions, oldest first; with --json one object a version with the manifest's fields, all of them."""
+    store = _store(pipeline)
+    numbers = store.numbers()
+    versions = []
+    for number in numbers if as_json or not last else numbers[-last:]:
+        try:
+            versions.append(store.read(number))
+        except Corrupt as error:
+            typer.echo(f"version {number}: {error}", err=True)
+    if as_json:
+        print_json([_described(v) for v in versions])
+        return
+    if not numbers:
+        typer.echo(f"{store.describe()} has no versions yet: `stream-trainer train {pipeline}` makes them")
+        return
+    rows = [
+        (
+            v.number,
+            f"{v.manifest.created_at:%Y-%m-%d %H:%M:%S}",
+            v.manifest.rows.trained,
+            v.manifest.rows.rejected,
+            v.manifest.total.trained,
+            f"{v.manifest.trained_through:%Y-%m-%d %H:%M}" if v.manifest.trained_through else None,
+            " ".join(f"{k}={x:.4f}" for k, x in v.manifest.metrics.items() if isinstance(x, float)),
+            "passed" if v.manifest.passed else "failed",
+        )
+        for v in versions
+    ]
+    print_table(("version", "created", "trained", "rejected", "total", "trained through", "metrics", "gates"), rows)
+
+
+@app.command("show", epilog="Example: stream-trainer models show examples.flights.pipeline:pipeline 42")
+def show(pipeline: PipelineAddress, version: Number = None, as_json: AsJson = False) -> None:
+    """Show the manifest of a version: what it has learned from, and how it was made."""
+    store = _store(pipeline)
+    number = version if version is not None else store.highest()
+    if number == 0:
+        raise NoVersion(f"{store.describe()} has no versions yet")
+    found = _described(store.read(number))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("field", "value"), [(name, _short(value)) for name, value in found.items()])
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+@app.command("verify", epilog="Example: stream-trainer models verify examples.flights.pipeline:pipeline")
+def verify(pipeline: PipelineAddress, version: Number = None, as_json: AsJson = False) -> None:
+    """Read every file of one version, or of all, and compare sizes and SHA-256; exit code 5 when one differs."""
+    store = _store(pipeline)
+    found: list[dict[str, Any]] = []
+    for number in [version] if version is not None else store.numbers():
+        try:
+            checked = store.verify(number)
+            found.append({"version": number, "ok": True, "sha256": checked.sha256, "problem": None})
+        except Corrupt as error:
+            found.append({"version": number, "ok": False, "sha256": None, "problem": str(error)})
+    damaged = [row for row in found if not row["ok"]]
+    if as_json:
+        print_json(found)
+    else:
+        for row in damaged:
+            typer.echo(f"version {row['version']}: {row['problem']}")
+        typer.echo(f"{len(found) - len(damaged)} of {len(found)} versions are what was committed")
+    if damaged:
+        raise typer.Exit(5)

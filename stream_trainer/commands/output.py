@@ -1,0 +1,29 @@
+"""How commands print: one JSON document with `--json`, else a table."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+PipelineAddress = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="module:attribute, such as examples.flights.pipeline:pipeline")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(msgspec.json.encode(msgspec.to_builtins(value, str_keys=True)).decode())
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows under headings, folded to the terminal."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(table)

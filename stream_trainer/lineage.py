@@ -1,0 +1,193 @@
+"""Where the trainer stands: the newest version, what it knows, and the cuts learned since.
+
+`Lineage` is a value that a micro-batch turns into the next one. `load` and `to_files` are each other's inverse: what
+a trainer knows is what its newest version holds, never what its memory holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import pyarrow as pa
+from torch import Tensor
+
+from stream_trainer import offsets, reference, schema
+from stream_trainer.errors import UsageError
+from stream_trainer.features import encode
+from stream_trainer.learner import State
+from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.prequential import Prequential
+from stream_trainer.reference import HISTOGRAM, Reference
+from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
+from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
+
+BASELINE = "baseline.arrow"
+GOLDEN_ROWS = 8
+_LEARNER, _PREQUENTIAL = "learner.", "prequential."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was learned of the data's distribution: frozen bins, histogram, and the rows kept until bins exist."""
+
+    reference: Reference | None = None
+    digest: str | None = None
+    learned: pa.Table
+    baseline: pa.Table | None = None
+
+    def add(self, pipeline: Pipeline, rows: pa.Table) -> "Seen":
+        """Count learned rows; freeze the bins once there are `pipeline.reference_rows` of them."""
+        if self.reference is not None:
+            return replace(self, learned=_counted(pipeline, self.reference, self.learned, rows))
+        kept = rows.select(_counted_columns(pipeline))
+        baseline = kept if self.baseline is None else pa.concat_tables([self.baseline, kept])
+        if baseline.num_rows < pipeline.reference_rows:
+            return replace(self, baseline=baseline)
+        frozen = reference.freeze(pipeline.contract, _arrays(baseline.slice(0, pipeline.reference_rows)))
+        learned = _counted(pipeline, frozen, self.learned, baseline)
+        return Seen(reference=frozen, learned=learned)
+
+
+def _counted_columns(pipeline: Pipeline) -> list[str]:
+    contract = pipeline.contract
+    return [*(f.name for f in contract.features), *contract.extra_segments, contract.event_time]
+
+
+def _counted(pipeline: Pipeline, bins: Reference, learned: pa.Table, rows: pa.Table) -> pa.Table:
+    columns = _arrays(rows)
+    counted = reference.histogram(pipeline.contract, bins, columns, columns[pipeline.contract.event_time])
+    return reference.merge(learned, counted, hours=pipeline.reference_hours)
+
+
+def _arrays(table: pa.Table) -> dict[str, pa.Array]:
+    return {name: table.column(name).combine_chunks() for name in table.column_names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The cuts learned since the newest version, and what they add up to."""
+
+    cuts: tuple[Ranges, ...] = ()
+    rows: Rows = field(default_factory=Rows)
+    unknown_fields: int = 0
+    event_time: Span | None = None
+    append_time: Span | None = None
+    covered_at: datetime | None = None
+    gates: tuple[Verdict, ...] = ()
+
+    @property
+    def ranges(self) -> Ranges:
+        """All cuts as one."""
+        whole: Ranges = {}
+        for cut in self.cuts:
+            whole = offsets.join(whole, cut)
+        return whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Everything the next micro-batch starts from.
+
+    Attributes:
+        head: the newest verified version, None before the first; the weights' parent unless `parent` differs.
+        number: the version to be committed next: one above the highest there is, damaged ones included.
+        position: the next offsets to read.
+    """
+
+    head: Version | None
+    parent: Version | None
+    number: int
+    position: Offsets
+    state: State
+    prequential: Prequential
+    seen: Seen
+    total: Rows
+    pending: Pending
+    golden: pa.Table | None = None
+
+
+def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
+    """A lineage that has learned nothing."""
+    return Lineage(
+        head=None,
+        parent=None,
+        number=number,
+        position=position,
+        state=pipeline.learner.init(pipeline.spec, pipeline.seed),
+        prequential=Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs),
+        seen=Seen(learned=HISTOGRAM.empty_table()),
+        total=Rows(),
+        pending=Pending(),
+    )
+
+
+def load(pipeline: Pipeline, store: ModelStore, head: Version, parent: Version | None = None) -> Lineage:
+    """The lineage that continues `head`; with `parent`, from that version's weights but the head's offsets.
+
+    Raises:
+        Corrupt: a file differs from what was committed.
+        UsageError: the version was learned under another contract.
+    """
+    source = parent or head
+    if source.manifest.contract != pipeline.contract.fingerprint:
+        raise UsageError(
+            f"version {source.number} of {store.describe()} was learned under contract "
+            f"{source.manifest.contract[:12]}, the pipeline now has {pipeline.contract.fingerprint[:12]}: "
+            "give the changed pipeline a new name, or restore the contract"
+        )
+    stored = store.load(source, pipeline.spec, training=True)
+    files = source.manifest.files
+    digest = source.manifest.reference
+    return Lineage(
+        head=head,
+        parent=source,
+        number=store.highest() + 1,
+        position=offsets.copy(head.manifest.next_offsets),
+        state=State(spec=pipeline.spec, serving=stored.serving, training=_under(_LEARNER, stored.training)),
+        prequential=Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, stored.training)),
+        seen=Seen(
+            reference=Reference.from_bytes(store.reference(digest)) if digest else None,
+            digest=digest,
+            learned=reference.table_from_bytes(store.file(source, LEARNED)),
+            baseline=reference.table_from_bytes(store.file(source, BASELINE)) if BASELINE in files else None,
+        ),
+        total=head.manifest.total,
+        pending=Pending(),
+        golden=reference.table_from_bytes(store.file(source, GOLDEN)),
+    )
+
+
+def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
+    """The data files of the version that this lineage is about to become."""
+    training = {f"{_LEARNER}{name}": tensor for name, tensor in lineage.state.training.items()}
+    training |= {f"{_PREQUENTIAL}{name}": tensor for name, tensor in lineage.prequential.tensors().items()}
+    files = {
+        WEIGHTS: tensors.to_bytes(lineage.state.serving),
+        TRAINER: tensors.to_bytes(training),
+        LEARNED: reference.table_to_bytes(lineage.seen.learned),
+        GOLDEN: reference.table_to_bytes(_golden(pipeline, lineage)),
+    }
+    if lineage.seen.reference is None and lineage.seen.baseline is not None:
+        files[BASELINE] = reference.table_to_bytes(lineage.seen.baseline)
+    return files
+
+
+def keep_golden(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:
+    """Remember the newest rows as the golden input; their outputs are computed at the commit."""
+    names = [field.name for field in schema.arrow_fields(pipeline.contract, "request")]
+    return replace(lineage, golden=rows.select(names).slice(0, GOLDEN_ROWS))
+
+
+def _golden(pipeline: Pipeline, lineage: Lineage) -> pa.Table:
+    assert lineage.golden is not None, "a version is committed only after something was learned"  # noqa: S101
+    names = [field.name for field in schema.arrow_fields(pipeline.contract, "request")]
+    rows = lineage.golden.select(names)
+    outputs = pipeline.learner.predict(lineage.state, encode(pipeline.contract, _arrays(rows)))
+    values = outputs.reshape(rows.num_rows, -1).tolist()
+    return rows.append_column("_output", pa.array(values, pa.list_(pa.float32())))
+
+
+def _under(prefix: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}

@@ -1,0 +1,89 @@
+"""What the trainer tells the world: rejected records to `P.rejected`, versions to `P.models`."""
+
+import base64
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from stream_trainer.errors import BrokerUnavailable
+from stream_trainer.kafka import Admin, ControlProducer
+from stream_trainer.store import Version
+from stream_trainer.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 500
+
+
+def rejected_key(topic: str, partition: int, offset: int, row: int) -> str:
+    """The key under which a rejected row is kept: sent twice, it counts once."""
+    return f"{topic}-{partition}-{offset}-{row}"
+
+
+def rejected_value(row: dict[str, Any], at: datetime) -> dict[str, Any]:
+    """The value of a rejected row: where it came from, why, and its first 64 KiB (base64)."""
+    return {
+        "topic": row["_topic"],
+        "partition": row["_partition"],
+        "offset": row["_offset"],
+        "row": row["_row"],
+        "reason": row["_reason"],
+        "length": row["_length"],
+        "sha256": row["_sha256"],
+        "bytes": base64.b64encode(row["_bytes"]).decode(),
+        "appended_at": row["_append_time"],
+        "rejected_at": at,
+    }
+
+
+def announcement(version: Version, covered_at: datetime, at: datetime) -> dict[str, Any]:
+    """The value of an announcement. `covered_at`: when the trainer last saw the end of the log covered."""
+    return {
+        "version": version.number,
+        "manifest_sha256": version.sha256,
+        "trained_through": version.manifest.trained_through,
+        "at": at,
+        "covered_at": covered_at,
+    }
+
+
+class KafkaOutbox:
+    """Writes to the control topics of one pipeline."""
+
+    def __init__(self, topics: Topics, producer: ControlProducer, admin: Admin) -> None:
+        self._topics = topics
+        self._producer = producer
+        self._admin = admin
+
+    def reject(self, rows: pa.Table) -> None:
+        """See `microbatch.Outbox.reject`."""
+        now = datetime.now(UTC)
+        accounting = rows.select([name for name in rows.column_names if name.startswith("_")])
+        for chunk in accounting.to_batches(max_chunksize=_CHUNK):
+            records = [
+                (rejected_key(row["_topic"], row["_partition"], row["_offset"], row["_row"]), rejected_value(row, now))
+                for row in chunk.to_pylist()
+            ]
+            self._producer.send(self._topics.rejected, records)
+
+    def announce(self, version: Version, covered_at: datetime) -> None:
+        """See `microbatch.Outbox.announce`; a version that failed a gate becomes head, but not champion."""
+        value = announcement(version, covered_at, datetime.now(UTC))
+        keys = ["head", "champion"] if version.manifest.passed else ["head"]
+        self._producer.send(self._topics.models, [(key, value) for key in keys])
+
+    def show_progress(self, version: Version) -> None:
+        """Commit the offsets to the group `P.trainer` for lag tools; never read back, so a failure is only logged."""
+        found = {
+            TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
+            for topic, partitions in version.manifest.next_offsets.items()
+            for partition, offset in partitions.items()
+        }
+        try:
+            self._admin.show_progress(f"{self._topics.pipeline}.trainer", found)
+        except BrokerUnavailable as error:
+            logger.warning("progress is not shown: %s", error)

@@ -1,0 +1,184 @@
+"""Builds and runs the streaming query: the only file of the trainer that talks to Spark.
+
+The store is the only truth about position, so each start uses a fresh checkpoint in a temporary folder. A batch's end is
+read from Spark's offset log, never from its rows: transaction markers and aborted records have none.
+"""
+
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from stream_trainer import offsets
+from stream_trainer.contract import Contract
+from stream_trainer.decode import decode, decoded_schema
+from stream_trainer.kafka import spark_options
+from stream_trainer.microbatch import Cut
+from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+_COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
+_FETCH = {
+    "kafka.max.poll.records": "20000",
+    "kafka.max.partition.fetch.bytes": str(16 * 2**20),
+    "kafka.fetch.max.bytes": str(64 * 2**20),
+}
+
+LearnCut = Callable[[Cut, Callable[[], pa.Table]], None]
+Position = Callable[[], Offsets]
+
+
+class ExamplesReader:
+    """Reads and decodes the examples topic, as a stream and by exact ranges."""
+
+    def __init__(self, spark: "SparkSession", contract: Contract, topic: str, settings: Settings) -> None:
+        self._spark = spark
+        self._contract = contract
+        self._topic = topic
+        self._settings = settings
+        self._options = {
+            **spark_options(settings.kafka),
+            **_FETCH,
+            "subscribe": topic,
+            "includeHeaders": "true",
+            "failOnDataLoss": "true",
+        }
+
+    def warm_up(self) -> None:
+        """Start a Python worker and let it import what decoding needs: the first batch would wait for it."""
+        empty = self._spark.createDataFrame(
+            [], "topic string, partition int, offset long, timestamp timestamp, value binary"
+        )
+        self._decoded(empty).toArrow()
+
+    def read(self, ranges: Ranges) -> pa.Table:
+        """The decoded records of exactly these ranges, by a batch read."""
+        if offsets.size(ranges) == 0:
+            return decoded_schema(self._contract).empty_table()
+        frame = (
+            self._spark.read.format("kafka")
+            .options(**self._options)
+            .option("startingOffsets", to_spark_json(offsets.starts(ranges)))
+            .option("endingOffsets", to_spark_json(offsets.ends(ranges)))
+            .load()
+        )
+        return self._collect(self._decoded(frame))
+
+    def stream(self, start: Offsets, position: Position, learn: LearnCut) -> "RunningStream":
+        """Start the stream at `start`; each micro-batch calls `learn` with its cut and a function that fetches it."""
+        checkpoint = tempfile.TemporaryDirectory(prefix="stream-trainer-checkpoint-", ignore_cleanup_errors=True)
+        frame = (
+            self._spark.readStream.format("kafka")
+            .options(**self._options)
+            .option("startingOffsets", to_spark_json(start))
+            .option("maxOffsetsPerTrigger", self._settings.trainer.max_rows_per_batch)
+            .load()
+        )
+        running = RunningStream(checkpoint)
+
+        def on_batch(batch: "DataFrame", batch_id: int) -> None:
+            with running.batch():
+                end, planned_at = read_offset_log(Path(checkpoint.name), batch_id)
+                ranges = offsets.ranges_between(position(), end)
+                limited = offsets.size(ranges) >= self._settings.trainer.max_rows_per_batch
+                learn(Cut(ranges=ranges, covered_at=None if limited else planned_at), lambda: self._collect(batch))
+
+        query = (
+            self._decoded(frame)
+            .writeStream.foreachBatch(on_batch)
+            .option("checkpointLocation", checkpoint.name)
+            .trigger(processingTime=f"{int(self._settings.trainer.trigger_seconds * 1000)} milliseconds")
+            .start()
+        )
+        running.query = query
+        return running
+
+    def _decoded(self, frame: "DataFrame") -> "DataFrame":
+        contract = self._contract
+
+        def decode_all(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                yield decode(contract, batch)
+
+        columns = [name for name in _COLUMNS if name in frame.columns]
+        return frame.select(*columns).mapInArrow(decode_all, from_arrow_schema(decoded_schema(contract)))
+
+    def _collect(self, frame: "DataFrame") -> pa.Table:
+        return frame.toArrow().cast(decoded_schema(self._contract))
+
+
+class _Stopped(Exception):
+    """A micro-batch came after the stream was told to stop; it changes nothing."""
+
+
+class RunningStream:
+    """A started query that can be stopped between two micro-batches, never in the middle of one."""
+
+    def __init__(self, checkpoint: "tempfile.TemporaryDirectory[str]") -> None:
+        self.query: StreamingQuery | None = None
+        self._checkpoint = checkpoint
+        self._failure: BaseException | None = None
+        self._busy = threading.Lock()
+        self._stopping = False
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Held while a micro-batch runs; what it raises is kept, because Spark only passes on a text."""
+        with self._busy:
+            if self._stopping:
+                raise _Stopped
+            try:
+                yield
+            except BaseException as error:
+                self._failure = error
+                raise
+
+    def check(self) -> None:
+        """Nothing while the query runs.
+
+        Raises:
+            BaseException: what the micro-batch raised, or Spark's own error: a query ends by itself only by failing.
+        """
+        if self.query is not None and not self.query.isActive:
+            raise self._failure or self.query.exception() or RuntimeError("the streaming query ended by itself")
+
+    def stop(self) -> None:
+        """Let a running micro-batch finish, start no other, and end the query."""
+        with self._busy:
+            self._stopping = True
+            if self.query is not None:
+                with suppress(Exception):  # a query that has failed already has nothing left to stop
+                    self.query.stop()
+        self._checkpoint.cleanup()
+
+
+def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Offsets, datetime]:
+    """The end vector of a planned micro-batch, and when it was planned.
+
+    The entry has a version line, a metadata line and one line a source.
+    """
+    _, metadata, source = (checkpoint / "offsets" / str(batch_id)).read_text().splitlines()[:3]
+    planned = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
+    return from_spark_json(source), planned
+
+
+def to_spark_json(vector: Offsets) -> str:
+    """A vector as Spark's `startingOffsets` and `endingOffsets` want it."""
+    return json.dumps({topic: {str(p): o for p, o in ps.items()} for topic, ps in vector.items()})
+
+
+def from_spark_json(text: str) -> Offsets:
+    """The inverse of `to_spark_json`."""
+    parsed: dict[str, dict[str, Any]] = json.loads(text)
+    return {topic: {int(p): int(o) for p, o in ps.items()} for topic, ps in parsed.items()}

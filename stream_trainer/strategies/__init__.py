@@ -1,0 +1,1 @@
+"""Where a micro-batch is learned. One way so far: in the driver."""

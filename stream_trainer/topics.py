@@ -1,0 +1,35 @@
+"""The names of a pipeline's Kafka topics."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The Kafka topics of a pipeline, all named after it."""
+
+    pipeline: str
+
+    @property
+    def examples(self) -> str:
+        """Labelled examples, by business key."""
+        return f"{self.pipeline}.examples"
+
+    @property
+    def predictions(self) -> str:
+        """What was answered, by prediction id."""
+        return f"{self.pipeline}.predictions"
+
+    @property
+    def rejected(self) -> str:
+        """Records that could not be used, by their position."""
+        return f"{self.pipeline}.rejected"
+
+    @property
+    def models(self) -> str:
+        """Announcements of versions; compacted."""
+        return f"{self.pipeline}.models"
+
+    @property
+    def alerts(self) -> str:
+        """Opened, updated and resolved alerts; compacted."""
+        return f"{self.pipeline}.alerts"

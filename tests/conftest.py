@@ -1,0 +1,43 @@
+"""One broker and one Spark for all tests that ask for them; whoever does is marked `spark` by asking."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra import broker as local_broker
+from infra.broker import BrokerInfo
+from infra.jars import ensure_jars
+from infra.java import find_java
+from stream_trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NEEDS_A_JVM = {"broker", "spark"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if NEEDS_A_JVM & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.spark)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerInfo]:
+    """A real Kafka on free ports; topics are the test's own affair, so name them uniquely."""
+    settings = Settings()
+    folder = tmp_path_factory.mktemp("broker")
+    java = find_java(settings.cache_dir)
+    yield local_broker.start(folder, java, ensure_jars(settings, "kafka"), detach=False)
+    local_broker.stop(folder)
+
+
+@pytest.fixture(scope="session")
+def spark() -> "Iterator[SparkSession]":
+    """A real Spark with the Kafka connector."""
+    from infra.spark import build_session, stop_session
+
+    session = build_session(Settings(), "tests")
+    yield session
+    stop_session(session)

@@ -1,0 +1,165 @@
+"""The monitor on real Kafka and real Spark: predictions in, alerts out, and nothing lost by a restart."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+from kafka import KafkaProducer
+from pyspark.sql import SparkSession
+
+from infra.broker import BrokerInfo
+from monitors.query import MonitorQuery, start_monitor
+from stream_trainer.kafka import Message, client_options, read_all
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.settings import KafkaSettings, MonitorSettings, Settings
+
+from .test_alerts import SCHEMA
+from .worlds import features, pipeline, records, settings, store_with_reference
+
+SECONDS = 90.0
+WINDOW_ROWS = 500
+
+
+@dataclass
+class Live:
+    """A pipeline with a model store, and what its serving would write."""
+
+    spark: SparkSession
+    pipeline: Pipeline
+    settings: Settings
+    producer: KafkaProducer
+    rng: np.random.Generator
+    running: MonitorQuery | None = None
+    sent: int = 0
+
+    def start(self, stop: threading.Event | None = None) -> MonitorQuery:
+        self.running = start_monitor(self.spark, self.pipeline, self.settings, stop=stop)
+        return self.running
+
+    def predict(self, rows: int, *, shift: float = 0.0) -> None:
+        values = records(features(self.rng, rows, shift=shift), self.sent)
+        self.sent += rows
+        futures = [self.producer.send(self.pipeline.topics.predictions, value) for value in values]
+        for future in futures:
+            future.get(10)
+
+    def window(self, shift: float = 0.0) -> None:
+        """One window's worth, and wait until it was judged."""
+        assert self.running is not None
+        before = self.windows()
+        self.predict(WINDOW_ROWS, shift=shift)
+        self.until(lambda: self.windows() > before)
+
+    def windows(self) -> float:
+        assert self.running is not None
+        return self.running.metrics.value("windows_total", closing="full")
+
+    def until(self, true: Callable[[], bool]) -> None:
+        assert self.running is not None
+        deadline = time.monotonic() + SECONDS
+        tick = threading.Event()
+        while not true():
+            assert self.running.query.exception() is None
+            assert time.monotonic() < deadline, "not in time"
+            tick.wait(0.1)
+
+    def alerts(self) -> list[Message]:
+        return read_all(self.settings.kafka, self.pipeline.topics.alerts)
+
+
+@pytest.fixture
+def live(spark: SparkSession, broker: BrokerInfo, tmp_path: Path) -> Iterator[Live]:
+    name = f"monitored-{tmp_path.name.lower().replace('_', '-')[:40]}"
+    of = settings(
+        tmp_path,
+        kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers),
+        monitor=MonitorSettings(window_rows=WINDOW_ROWS, report_rows=200),
+    )
+    rng = np.random.default_rng(11)
+    store_with_reference(of, name, rng)
+    made = Live(spark, pipeline(name), of, KafkaProducer(**client_options(of.kafka), linger_ms=5), rng)
+    yield made
+    if made.running is not None:
+        made.running.stop()
+    made.producer.close()
+
+
+def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "monitors.batch")
+    running = live.start()
+    live.producer.send(live.pipeline.topics.predictions, b"not json").get(10)
+    live.window()
+    for _ in range(2):
+        live.window(shift=1.5)
+    [opened] = live.alerts()
+    assert (opened.key, opened.value["status"]) == ("drift/distance", "opened")
+    assert running.metrics.value("skipped_rows_total", reason="invalid_json") == 1
+
+    def reported() -> bool:
+        live.predict(1, shift=1.5)
+        return running.metrics.value("reports_total", outcome="written") == 1
+
+    live.until(reported)
+    live.window(shift=1.5)
+    updated = live.alerts()[-1]
+    assert updated.value["status"] == "updated"
+    assert "distance" in Path(updated.value["report"]).read_text()
+
+    deadline = time.monotonic() + SECONDS
+    while live.alerts()[-1].value["status"] != "resolved":
+        assert time.monotonic() < deadline
+        live.window()
+    last = [m.value["status"] for m in live.alerts()]
+    assert last == ["opened", "updated", "resolved"]
+    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+    for message in live.alerts():
+        validator.validate(message.value)
+    assert [r.getMessage().split(" (")[0] for r in caplog.records if r.getMessage().startswith("alert ")] == [
+        f"alert drift/distance {status}" for status in last
+    ]
+
+
+def test_a_restart_goes_on_where_it_stopped(live: Live) -> None:
+    first = live.start()
+    live.window(shift=1.5)
+    live.predict(WINDOW_ROWS - 100, shift=1.5)
+    live.until(lambda: first.metrics.value("rows_total") == live.sent)
+    first.stop()
+    first.stop()
+    assert not first.query.isActive
+
+    second = live.start()
+    live.predict(100, shift=1.5)
+    live.until(lambda: bool(live.alerts()))
+
+    assert second.metrics.value("rows_total") == 100
+    assert live.alerts()[0].value["window"]["rows"] == WINDOW_ROWS
+
+
+def test_setting_the_event_stops_it(live: Live) -> None:
+    stop = threading.Event()
+    running = live.start(stop)
+    stop.set()
+
+    assert running.query.awaitTermination(int(SECONDS))
+    assert running.query.exception() is None
+
+
+def test_the_monitor_knows_open_alerts_when_it_starts(live: Live) -> None:
+    live.start()
+    for _ in range(2):
+        live.window(shift=1.5)
+    assert live.running is not None
+    live.running.stop()
+
+    again = live.start()
+    assert again.metrics.value("open_alerts") == 1
+    assert [msgspec.json.encode(m.value["status"]) for m in live.alerts()] == [b'"opened"']

@@ -1,0 +1,135 @@
+"""A small pipeline with a drift reference, and predictions of it."""
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.reference import Reference, freeze, histogram, table_to_bytes
+from stream_trainer.schema import TIMESTAMP
+from stream_trainer.settings import Settings, StoreSettings
+from stream_trainer.store import Manifest, ModelStore, Rows, open_store
+
+CONTRACT = Contract(
+    features=[
+        Numeric("distance", low=0),
+        Numeric("dep_hour", low=0, high=24, optional=True),
+        Categorical("carrier", buckets=16),
+        Vector("place", 2),
+    ],
+    label=BinaryLabel("late"),
+    key="flight_id",
+    event_time="scheduled_at",
+    segments=["origin", "carrier"],
+)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Rng = np.random.Generator
+
+
+def pipeline(name: str) -> Pipeline:
+    return Pipeline(name=name, contract=CONTRACT)
+
+
+def settings(folder: Path, **sections: Any) -> Settings:
+    return Settings(data_dir=folder, store=StoreSettings(url=str(folder / "models")), **sections)
+
+
+def features(rng: Rng, rows: int, *, shift: float = 0.0) -> list[dict[str, Any]]:
+    return [
+        {
+            "distance": float(math.exp(rng.normal(6.5 + shift, 0.5))),
+            "dep_hour": float(rng.integers(0, 24)),
+            "carrier": str(rng.choice(["AA", "UA", "DL", "B6"])),
+            "place": [float(v) for v in rng.normal(size=2)],
+        }
+        for _ in range(rows)
+    ]
+
+
+def columns(rows: Sequence[dict[str, Any]], rng: Rng) -> dict[str, pa.Array]:
+    found = {name: pa.array([r[name] for r in rows]) for name in ("distance", "dep_hour", "carrier")}
+    found["place"] = pa.array([r["place"] for r in rows], pa.list_(pa.float64()))
+    found["origin"] = pa.array(list(rng.choice(["EWR", "JFK"], len(rows))))
+    return found
+
+
+def frozen(rng: Rng, rows: int = 4_000) -> tuple[Reference, pa.Table]:
+    """A reference over the first 2,000 rows, and the histogram of what was learned, over two hours."""
+    first, learned = columns(features(rng, 2_000), rng), columns(features(rng, rows), rng)
+    reference = freeze(CONTRACT, first)
+    hours = pa.array([START + timedelta(hours=i % 2) for i in range(rows)], TIMESTAMP)
+    return reference, histogram(CONTRACT, reference, learned, hours)
+
+
+def commit_version(store: ModelStore, number: int, reference: Reference | None, learned: pa.Table | None) -> None:
+    """A version with nothing but what the monitor reads; without a reference it only exists."""
+    attempt = store.new_attempt()
+    files = {} if learned is None else {"learned.arrow": table_to_bytes(learned)}
+    store.commit(
+        Manifest(
+            pipeline=store.pipeline,
+            contract=CONTRACT.fingerprint,
+            version=number,
+            previous=number - 1 or None,
+            parent=number - 1 or None,
+            parent_sha256=None,
+            run_id="test",
+            attempt=attempt,
+            created_at=START,
+            files=store.write_files(number, attempt, files),
+            next_offsets={},
+            ranges={},
+            cuts=[],
+            topic_ids={},
+            rows=Rows(),
+            total=Rows(),
+            unknown_fields=0,
+            event_time=None,
+            append_time=None,
+            trained_through=None,
+            covered_at=None,
+            metrics={},
+            gates=[],
+            strategy="local",
+            world_size=1,
+            partition_order=[],
+            seed=0,
+            hyperparameters={},
+            libraries={},
+            threads=1,
+            cpu_capability="",
+            reference=None if reference is None else store.put_reference(reference.to_bytes()),
+        )
+    )
+
+
+def store_with_reference(of: Settings, name: str, rng: Rng) -> ModelStore:
+    store = open_store(of, name)
+    commit_version(store, 1, *frozen(rng))
+    return store
+
+
+def record(number: int, values: dict[str, Any], **changes: Any) -> bytes:
+    fields = {
+        "prediction_id": f"id-{number:08d}",
+        "key": f"flight-{number}",
+        "requested_at": START + timedelta(milliseconds=10 * number),
+        "event_time": "2013-05-01T10:00:00Z",
+        "segments": {"origin": "EWR" if number % 2 else "JFK"},
+        "features": values,
+        "output": 0.5,
+        "model_version": 1,
+        "role": "champion",
+    }
+    return msgspec.json.encode(fields | changes)
+
+
+def records(values: Iterable[dict[str, Any]], first: int = 0) -> list[bytes]:
+    return [record(first + i, row) for i, row in enumerate(values)]

@@ -1,0 +1,60 @@
+"""Announcements in and predictions out, through a real broker."""
+
+import json
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from serving.announcements import Announcement, KafkaAnnouncements
+from serving.metrics import Metrics
+from serving.prediction_ids import PredictionIds
+from serving.prediction_log import Answered, PredictionLog, kafka_producer
+from stream_trainer.kafka import Admin, ControlProducer, read_all, topic_plans
+from stream_trainer.settings import KafkaSettings, Settings
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, columns_of
+
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+
+
+def test_announcements_in_and_predictions_out(broker: Any) -> None:
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
+    pipeline = replace(PIPELINE, name=f"serving-{uuid.uuid4().hex[:8]}")
+    plans = topic_plans(pipeline.name, settings.kafka)
+
+    def create() -> None:
+        with Admin(settings.kafka) as admin:
+            admin.create_missing([plans["models"], plans["predictions"]])
+
+    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, create)
+    assert source.poll(0.1) == []
+    announced = Announcement(version=7, manifest_sha256="a" * 64, at=NOW, trained_through=None, covered_at=NOW)
+    producer = ControlProducer(settings.kafka)
+    producer.send(pipeline.topics.models, [("head", announced), ("champion", announced), ("champion", "not one")])
+    producer.close()
+    deadline = time.monotonic() + 20
+    found: list[Announcement] = []
+    while not found and time.monotonic() < deadline:
+        found = source.poll(1.0)
+    assert found == [announced]
+    source.close()
+    source.poll(0)
+
+    log = PredictionLog(CONTRACT, pipeline.topics.predictions, kafka_producer(settings), Metrics(), max_rows=100)
+    log.start()
+    ids = PredictionIds(lambda: NOW).take(len(ROWS))
+    columns = columns_of(pipeline, ROWS)
+    log.record(Answered(ids=ids, requested_at=NOW, columns=columns, outputs=[0.5] * len(ROWS), model_version=7))
+    log.close(20)
+    messages = read_all(settings.kafka, pipeline.topics.predictions)
+    assert sorted(m.key for m in messages) == ids
+    for name, records in (
+        ("prediction", [m.value for m in messages]),
+        ("announcement", [m.value for m in read_all(settings.kafka, pipeline.topics.models) if m.value != "not one"]),
+    ):
+        schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+        for record in records:
+            jsonschema.Draft202012Validator(schema).validate(record)
