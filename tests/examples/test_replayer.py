@@ -1,102 +1,19 @@
 """The walk with time, service and Kafka in hand: what is asked, what is written, and how it ends."""
 
 import asyncio
-import json
-import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from examples.flights import replay, replayer
-from examples.flights.client import Answer, PredictionFailed
+from examples.flights import replayer
 from examples.flights.data import Timeline
-from examples.flights.replayer import Producer, Replayer
+from examples.flights.replayer import Replayer
 from examples.flights.schedule import Schedule, SimulatedClock
-from stream_trainer.errors import UsageError
-from stream_trainer.settings import KafkaSettings
+from tests.examples.doubles import FakeKafka, FakeService, FakeTime
 
 JANUARY = 1_356_998_400
 FLIGHTS = 600
-
-
-@dataclass
-class FakeTime:
-    """Moves when someone sleeps; `steps` calls what a test wants to happen then."""
-
-    now: float = 0.0
-    steps: list[Callable[[], None]] = field(default_factory=list)
-
-    def clock(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        if self.steps:
-            self.steps.pop(0)()
-        await asyncio.sleep(0)
-
-
-class FakeKafka:
-    """Keeps what it is given; full when `room` is used up, until polled with patience."""
-
-    def __init__(self, room: int = 10**9, error: str | None = None) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.keys: list[bytes] = []
-        self.flushed = False
-        self.full = 0
-        self._room = room
-        self._error = error
-        self._queue: list[Callable[[Any, Any], None]] = []
-
-    def produce(self, topic: str, *, key: bytes, value: bytes, on_delivery: Callable[[Any, Any], None]) -> None:
-        if len(self._queue) >= self._room:
-            self.full += 1
-            raise BufferError
-        self._queue.append(on_delivery)
-        self.keys.append(key)
-        self.records.append(json.loads(value))
-
-    def poll(self, timeout: float) -> int:
-        if timeout:
-            self._deliver()
-        return 0
-
-    def flush(self, timeout: float) -> int:
-        self.flushed = True
-        self._deliver()
-        return 0
-
-    def _deliver(self) -> None:
-        for report in self._queue:
-            report(self._error, None)
-        self._queue.clear()
-
-
-@dataclass
-class FakeService:
-    """Answers at once, or when `gate` opens; fails or has no version on request."""
-
-    gate: asyncio.Event | None = None
-    fails: bool = False
-    version: int | None = 3
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    together: int = 0
-    most_together: int = 0
-
-    async def predict(self, instances: Sequence[dict[str, Any]]) -> list[Answer]:
-        self.asked += instances
-        self.together += 1
-        self.most_together = max(self.most_together, self.together)
-        try:
-            if self.gate:
-                await self.gate.wait()
-            if self.fails:
-                raise PredictionFailed("down")
-            return [Answer(f"id-{i['flight_id']}", self.version, 0.5) for i in instances]
-        finally:
-            self.together -= 1
 
 
 def _replayer(timeline: Timeline, service: FakeService, kafka: FakeKafka, time: FakeTime, speed: float) -> Replayer:
@@ -212,10 +129,26 @@ def test_stop_asks_no_more_and_writes_and_flushes_what_has_landed(timeline: Time
     assert walk.status()["in_the_air"] > 0
 
 
-def test_stop_with_kafka_gone_ends_and_says_what_was_not_delivered(timeline: Timeline) -> None:
+def test_examples_that_are_not_delivered_are_counted_and_logged_once(
+    timeline: Timeline, caplog: pytest.LogCaptureFixture
+) -> None:
     kafka = FakeKafka(error="broker gone")
     counts = asyncio.run(_replayer(timeline, FakeService(), kafka, FakeTime(), 20_000).run())
+    assert counts.undelivered == counts.written > 500
+    assert [record.message for record in caplog.records] == ["example not delivered"]
+
+
+@pytest.mark.parametrize(("fatal", "goes_on"), [(False, True), (True, False)])
+def test_a_refused_example_is_counted_and_only_a_fatal_error_ends_the_walk(
+    timeline: Timeline, fatal: bool, goes_on: bool
+) -> None:
+    class Refusing(FakeKafka):
+        def produce(self, *args: Any, **named: Any) -> None:
+            raise KafkaException(KafkaError(KafkaError._UNKNOWN_TOPIC, "no such topic", fatal=fatal))
+
+    counts = asyncio.run(_replayer(timeline, FakeService(), Refusing(), FakeTime(), 20_000).run())
     assert counts.undelivered == counts.written > 0
+    assert (counts.asked == FLIGHTS) is goes_on
 
 
 class StuckKafka(FakeKafka):
@@ -240,60 +173,3 @@ def test_a_drain_with_a_stuck_kafka_gives_up_after_its_time_and_says_so(timeline
     counts = asyncio.run(walk.run())
     assert counts.undelivered == counts.landed > 0
     assert 30 < time.now < 40
-
-
-class SignalsAtFirstPoll(FakeKafka):
-    """Sends this process a signal with the first poll."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__()
-        self._number = number
-        self._sent = False
-
-    def poll(self, timeout: float) -> int:
-        if not self._sent:
-            self._sent = True
-            signal.raise_signal(self._number)
-        return super().poll(timeout)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_prints_one_line_and_exits_zero(
-    timeline: Timeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
-) -> None:
-    monkeypatch.setattr(replay, "load_timeline", lambda: timeline)
-    kafka = SignalsAtFirstPoll(number)
-
-    def connect(settings: KafkaSettings) -> Producer:
-        assert settings.bootstrap_servers == "127.0.0.1:9"
-        return kafka
-
-    code = replay.main(
-        ["--bootstrap-servers", "127.0.0.1:9", "--predict-url", "http://127.0.0.1:1/predict"], connect=connect
-    )
-    assert code == 0
-    assert kafka.flushed
-    summary = capsys.readouterr().out.splitlines()
-    assert len(summary) == 1
-    assert json.loads(summary[0])["undelivered"] == 0
-
-
-def test_the_producer_loses_nothing_and_partitions_as_java_does() -> None:
-    options = replay.producer_options(KafkaSettings(bootstrap_servers="127.0.0.1:9092"))
-    assert options["partitioner"] == "murmur2_random"
-    assert options["acks"] == "all"
-    assert options["enable.idempotence"] is True
-    assert options["bootstrap.servers"] == "127.0.0.1:9092"
-
-
-def test_without_kafka_the_command_says_so() -> None:
-    with pytest.raises(UsageError, match="--bootstrap-servers"):
-        replay._connect(KafkaSettings())
-
-
-@pytest.mark.parametrize("flags", [["--speed", "0"], ["--start", "soon"], ["--max-flights", "0"], ["--for", "-1"]])
-def test_unusable_flags_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as refused:
-        replay.parse(flags)
-    assert refused.value.code == 2
-    assert flags[0] in capsys.readouterr().err
