@@ -157,9 +157,10 @@ class RunningStream:
         """Let a running micro-batch finish, start no other, and end the query."""
         with self._busy:
             self._stopping = True
-            if self.query is not None:
-                with suppress(Exception):  # a query that has failed already has nothing left to stop
-                    self.query.stop()
+        # Not under the lock: Spark may begin one more micro-batch before it notices, and waits for that one to end.
+        if self.query is not None:
+            with suppress(Exception):  # a query that has failed already has nothing left to stop
+                self.query.stop()
         self._checkpoint.cleanup()
 
 
