@@ -261,7 +261,7 @@ class ControlProducer:
         self.settings = settings
         with reached("connecting", settings):
             self._producer = KafkaProducer(
-                **client_options(settings), acks="all", linger_ms=5, max_request_size=CONTROL_BYTES
+                **client_options(settings), acks="all", max_request_size=CONTROL_BYTES
             )
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:

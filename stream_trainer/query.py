@@ -97,7 +97,7 @@ class ExamplesReader:
                 learn(Cut(ranges=ranges, covered_at=None if limited else planned_at), lambda: self._collect(batch))
 
         query = (
-            self._decoded(frame)
+            self._decoded(frame.coalesce(1))  # one task: a second one costs more than it saves at the size of a batch
             .writeStream.foreachBatch(on_batch)
             .option("checkpointLocation", checkpoint.name)
             .trigger(processingTime=f"{int(self._settings.trainer.trigger_seconds * 1000)} milliseconds")
