@@ -260,9 +260,7 @@ class ControlProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._producer = KafkaProducer(
-                **client_options(settings), acks="all", max_request_size=CONTROL_BYTES
-            )
+            self._producer = KafkaProducer(**client_options(settings), acks="all", max_request_size=CONTROL_BYTES)
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
         """Write `(key, JSON value)` records and wait for the broker; None as a value is a tombstone."""
