@@ -3,16 +3,17 @@
 import logging
 import shutil
 import socket
+import sys
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
 from infra import broker, demo_view
-from infra.demo_facts import Tail
+from infra.demo_facts import Facts, Tail
 from infra.filelock import exclusive
 from infra.local import start_local_broker
 from infra.supervisor import Supervisor, Unit
@@ -26,7 +27,10 @@ NAME = "flights"
 _MARKER = ".stream-trainer-demo"
 _TICK = 0.5
 _LINE_EVERY = 5.0
+_PLAIN_WIDTH = 140
 _FLIGHTS_A_DAY = 922
+# The reference covers a week of flights; a window of another length would differ in its days of the week alone.
+_WEEKLY = {"STREAM_TRAINER_MONITOR__WINDOW_ROWS": str(7 * _FLIGHTS_A_DAY)}
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class Demo:
         )
         self._rate = rate
         self._port = _free_port(port)
-        self._console = Console(stderr=False)
+        self._console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
         self._messages: list[str] = []
         self._started_at = time.time()
 
@@ -61,7 +65,7 @@ class Demo:
             self._prepare_folder()
             settings = self._start_broker()
             tail = Tail(settings, NAME)
-            supervisor = Supervisor(self._units(settings), self._messages.append)
+            supervisor = Supervisor(self._units(settings, tail), self._messages.append)
             try:
                 supervisor.start()
                 tail.start()
@@ -92,22 +96,22 @@ class Demo:
         self._say(f"Kafka at {info.bootstrap_servers}; starting Spark, the service and the flights of 2013")
         return self._settings.model_copy(update={"kafka": kafka})
 
-    def _units(self, settings: Settings) -> list[Unit]:
+    def _units(self, settings: Settings, tail: Tail) -> list[Unit]:
         logs = self._folder / "logs"
-        assert settings.kafka.bootstrap_servers is not None  # noqa: S101 - the broker has just said where it is
+
+        def replay_arguments() -> list[str]:
+            speed = self._rate * 86_400 / _FLIGHTS_A_DAY
+            return ["--predict-url", f"{self.url}/predict", "--speed", str(speed), "--start", _next_day(tail.facts)]
+
         replay = Unit(
             name="replayer",
             module="examples.flights.replay",
-            arguments=[
-                *("--predict-url", f"{self.url}/predict"),
-                *("--bootstrap-servers", settings.kafka.bootstrap_servers),
-                *("--speed", str(self._rate * 86_400 / _FLIGHTS_A_DAY)),
-            ],
+            arguments=replay_arguments,
             variables=variables(settings),
             log=logs / "replayer.log",
         )
         return [
-            train_unit(PIPELINE, settings, logs / "trainer.log"),
+            train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
             serve_unit(PIPELINE, settings, self._port, logs / "serving.log"),
             replay,
         ]
@@ -151,6 +155,12 @@ class Demo:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _next_day(facts: Facts) -> str:
+    """Where the replayer begins: the first day of 2013, and after a death the day after what was learned."""
+    through = facts.head.manifest.trained_through if facts.head else None
+    return f"{through + timedelta(days=1):%Y-%m-%d}" if through else "2013-01-01"
 
 
 def _free_port(wanted: int) -> int:

@@ -119,7 +119,8 @@ class Tail:
                 "group.id": "stream-trainer-demo-view",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-                "queued.max.messages.kbytes": 8192,
+                "queued.max.messages.kbytes": 2048,
+                "fetch.message.max.bytes": 524288,
             }
         )
         try:

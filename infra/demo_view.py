@@ -106,7 +106,7 @@ def judge(facts: Facts) -> Verdict:
 
 def summary(facts: Facts, url: str, first_learned: float | None) -> Table:
     """The table that `--for` ends with."""
-    table = Table(title="stream-trainer demo", title_justify="left", width=110)
+    table = Table(title="stream-trainer demo", title_justify="left", show_header=False)
     table.add_column("")
     table.add_column("", overflow="fold")
     for name, value in rows(facts, url)[:-1]:

@@ -28,11 +28,14 @@ FINAL_CODES = frozenset({2, 3, 4, 5})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One child: its name, how to start it, and where its output goes (the supervisor's own when None)."""
+    """One child: its name, how to start it, and where its output goes (the supervisor's own when None).
+
+    `arguments` may be a function: it is called at each start, so a child can be told where to go on.
+    """
 
     name: str
     module: str
-    arguments: Sequence[str]
+    arguments: Sequence[str] | Callable[[], Sequence[str]]
     variables: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     drain_seconds: float = 30.0
@@ -57,7 +60,9 @@ class Child:
 
     def start(self) -> None:
         """Start the process."""
-        command = [sys.executable, "-m", self.unit.module, *self.unit.arguments]
+        arguments = self.unit.arguments
+        given = arguments() if callable(arguments) else arguments
+        command = [sys.executable, "-m", self.unit.module, *given]
         variables = {**environment(), **self.unit.variables}
         if self.unit.log is None:
             self._process = subprocess.Popen(command, env=variables, start_new_session=True, stdin=subprocess.DEVNULL)

@@ -3,6 +3,8 @@
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +15,13 @@ from stream_trainer.settings import Settings
 from stream_trainer.strategies import local
 from stream_trainer.trainer import Start, Trainer
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_AGAIN_SECONDS = 10.0
 
 
 def train_here(
@@ -31,18 +39,50 @@ def train_here(
     logger.info("settings %s, contract %s", settings.fingerprint(), pipeline.contract.fingerprint[:12])
     try:
         trainer = Trainer(pipeline=pipeline, settings=settings, spark=spark, start=start, stop=stop)
-        if not with_monitor:
+        watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
+        with watch:
             trainer.run()
-            return
-        from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it
-
-        monitor = start_monitor(spark, pipeline, settings)
-        try:
-            trainer.run()
-        finally:
-            monitor.stop()
     finally:
         stop_session(spark)
+
+
+class _MonitorWatch:
+    """Keeps the monitor running beside the trainer, from its first version on; a monitor that fails starts again."""
+
+    def __init__(self, spark: "SparkSession", pipeline: Pipeline, settings: Settings, trainer: Trainer) -> None:
+        self._arguments = (spark, pipeline, settings)
+        self._trainer = trainer
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="monitor-watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._trainer.lineage is None or self._trainer.lineage.head is None:
+            if self._done.wait(_LOOK_SECONDS):
+                return
+        while not self._done.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 - watching must never end learning
+                logger.warning("the monitor is started again in %.0f s: %s", _AGAIN_SECONDS, error)
+                self._done.wait(_AGAIN_SECONDS)
+
+    def _follow(self) -> None:
+        from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it
+
+        monitor = start_monitor(*self._arguments)
+        try:
+            while not self._done.wait(_LOOK_SECONDS):
+                if not monitor.query.isActive:
+                    raise monitor.query.exception() or RuntimeError("its query ended by itself")
+        finally:
+            monitor.stop()
 
 
 def _load(address: str) -> Pipeline:

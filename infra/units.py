@@ -1,6 +1,8 @@
 """The parts of one pipeline as supervised children: the command line and the environment of each."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from infra.supervisor import Unit
 from stream_trainer.settings import Settings
@@ -18,10 +20,12 @@ def variables(settings: Settings) -> dict[str, str]:
     }
 
 
-def train_unit(pipeline: str, settings: Settings, log: Path | None = None) -> Unit:
-    """Trainer and monitor, on one Spark."""
+def train_unit(
+    pipeline: str, settings: Settings, log: Path | None = None, more: Mapping[str, str] = MappingProxyType({})
+) -> Unit:
+    """Trainer and monitor, on one Spark; `more` are further variables."""
     arguments = ["train", pipeline, "--with-monitor"]
-    return Unit(name="trainer", module=_CLI, arguments=arguments, variables=variables(settings), log=log)
+    return Unit(name="trainer", module=_CLI, arguments=arguments, variables={**variables(settings), **more}, log=log)
 
 
 def serve_unit(pipeline: str, settings: Settings, port: int | None = None, log: Path | None = None) -> Unit:

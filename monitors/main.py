@@ -4,7 +4,6 @@ import logging
 import signal
 import threading
 
-from stream_trainer.errors import StreamTrainerError
 from stream_trainer.pipeline import load_pipeline
 from stream_trainer.settings import Settings
 
@@ -17,7 +16,7 @@ def run(address: str, settings: Settings) -> None:
 
     Raises:
         UsageError: the address names no pipeline.
-        StreamTrainerError: the query failed; a supervisor may start this again, its state is kept.
+        Exception: the query failed; a supervisor may start this again, its state is kept.
     """
     # Imported here: a wrong address is told before a JVM is started.
     from infra.spark import build_session, stop_session  # noqa: PLC0415
@@ -33,10 +32,7 @@ def run(address: str, settings: Settings) -> None:
         _log.info("watching %s, settings %s", pipeline.topics.predictions, settings.fingerprint())
         try:
             while not stop.wait(_POLL_SECONDS):
-                if not monitor.query.isActive:
-                    raise StreamTrainerError(
-                        f"the query over {pipeline.topics.predictions} ended: {monitor.query.exception()}"
-                    )
+                monitor.check()
         finally:
             monitor.stop()
     finally:

@@ -4,8 +4,8 @@ It is light, because it shares a Spark session with the trainer: one task and on
 is state: it says which predictions were judged, and lies beside the monitor's own state.
 """
 
-import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import open_storage
 
-TRIGGER = "1 second"
+TRIGGER = "2 seconds"
 WINDOWS_PER_BATCH = 4
 STOP_SECONDS = 60.0
-
-_log = logging.getLogger(__name__)
+_PAUSE_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorQuery:
-    """A running monitor."""
+    """A running monitor; `query` is Spark's."""
 
     query: StreamingQuery
     metrics: Metrics
@@ -44,11 +44,30 @@ class MonitorQuery:
     _producer: ControlProducer
     _reports: Reports
 
+    def check(self) -> None:
+        """Nothing while the query runs.
+
+        Raises:
+            Exception: what the micro-batch raised, or Spark's own error.
+        """
+        if not self.query.isActive and not self._gate.closed:
+            raise self._gate.failure or self.query.exception() or RuntimeError("the monitor's query ended by itself")
+
     def stop(self) -> None:
         """Let the micro-batch in hand end, then stop; further calls do nothing."""
-        if not self._gate.close(STOP_SECONDS):
-            return
-        self.query.stop()
+        with self._gate.stopping:
+            if not self._gate.closed:
+                self._end()
+
+    def _end(self) -> None:
+        # Between two triggers nothing is in hand, not even Spark's own note that a micro-batch is done.
+        deadline = time.monotonic() + _PAUSE_SECONDS
+        with suppress(Exception):  # a query that has failed already has nothing left to stop
+            while self.query.status["isTriggerActive"] and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)
+        self._gate.close(STOP_SECONDS)
+        with suppress(Exception):
+            self.query.stop()
         self._reports.close()
         with suppress(BrokerUnavailable):
             self._producer.close()
@@ -59,26 +78,28 @@ class _Gate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._closed = False
         self._busy = False
+        self.closed = False
+        self.stopping = threading.Lock()
+        self.failure: BaseException | None = None
 
     def __enter__(self) -> None:
         with self._changed:
-            if self._closed:
+            if self.closed:
                 raise StreamTrainerError("the monitor is stopping; this micro-batch will come back")
             self._busy = True
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
         with self._changed:
             self._busy = False
+            self.failure = failure
             self._changed.notify_all()
 
-    def close(self, seconds: float) -> bool:
-        """No further micro-batch begins; waits for the one in hand. False when it was closed before."""
+    def close(self, seconds: float) -> None:
+        """No further micro-batch begins; waits for the one in hand."""
         with self._changed:
-            first, self._closed = not self._closed, True
+            self.closed = True
             self._changed.wait_for(lambda: not self._busy, seconds)
-        return first
 
 
 def checkpoint_url(pipeline: Pipeline, settings: Settings) -> str:
@@ -123,6 +144,8 @@ def start_monitor(
         "subscribe": topics.predictions,
         "startingOffsets": "earliest",
         "maxOffsetsPerTrigger": str(WINDOWS_PER_BATCH * settings.monitor.window_rows),
+        # A consumer's last fetch waits at the broker for more; at its 500 ms a quiet partition holds a task that long.
+        "kafka.fetch.max.wait.ms": "20",
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }

@@ -16,7 +16,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog, kafka_producer
-from stream_trainer.errors import BrokerUnavailable, InputLost, UsageError
+from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.pipeline import Pipeline, load_pipeline
 from stream_trainer.settings import Settings
@@ -158,9 +158,6 @@ def _preparation(pipeline: Pipeline, settings: Settings, no_create: bool) -> Cal
 def _require_topics(pipeline: Pipeline, settings: Settings) -> None:
     try:
         with Admin(settings.kafka) as admin:
-            for short in _TOPICS:
-                admin.topic_id(f"{pipeline.name}.{short}")
-    except InputLost as error:
-        raise UsageError(str(error)) from error
+            admin.require(f"{pipeline.name}.{short}" for short in _TOPICS)
     except BrokerUnavailable as error:
         logger.warning("topics could not be looked at: %s", error)

@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from stream_trainer.errors import BrokerUnavailable, InputLost
+from stream_trainer.errors import BrokerUnavailable, InputLost, UsageError
 from stream_trainer.settings import KafkaSettings
 
 CONTROL_BYTES = 16 * 2**20
@@ -186,6 +186,22 @@ class Admin:
                 self._client.wait_for_topics([plan.name for plan in wanted])
         return [plan.name for plan in wanted]
 
+    def require(self, topics: Iterable[str]) -> None:
+        """Make sure that topics exist.
+
+        Raises:
+            UsageError: one does not.
+        """
+        with reached("listing topics", self.settings):
+            missing = sorted(set(topics) - set(self._client.list_topics()))
+        if missing:
+            raise UsageError(f"missing topics: {', '.join(missing)}; create them, or leave out --no-create")
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic and its records."""
+        with reached(f"deleting {topic}", self.settings):
+            self._client.delete_topics([topic])
+
     def topic_id(self, topic: str) -> str:
         """The topic's canonical UUID.
 
@@ -207,7 +223,7 @@ class Admin:
         with reached(f"describing {topic}", self.settings):
             found: list[dict[str, Any]] = self._client.describe_topics([topic])
         if not found or found[0].get("error_code"):
-            raise InputLost(f"topic {topic} is not there: create it, or start the command without --no-create")
+            raise InputLost(f"topic {topic} is not there: it was deleted, or never created")
         return found[0]
 
 
@@ -244,9 +260,7 @@ class ControlProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._producer = KafkaProducer(
-                **client_options(settings), acks="all", linger_ms=5, max_request_size=CONTROL_BYTES
-            )
+            self._producer = KafkaProducer(**client_options(settings), acks="all", max_request_size=CONTROL_BYTES)
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
         """Write `(key, JSON value)` records and wait for the broker; None as a value is a tombstone."""

@@ -33,6 +33,8 @@ _FETCH = {
     "kafka.max.poll.records": "20000",
     "kafka.max.partition.fetch.bytes": str(16 * 2**20),
     "kafka.fetch.max.bytes": str(64 * 2**20),
+    # The last fetch of a range waits this long at the broker for records that are not there yet.
+    "kafka.fetch.max.wait.ms": "20",
 }
 
 LearnCut = Callable[[Cut, Callable[[], pa.Table]], None]
@@ -95,7 +97,7 @@ class ExamplesReader:
                 learn(Cut(ranges=ranges, covered_at=None if limited else planned_at), lambda: self._collect(batch))
 
         query = (
-            self._decoded(frame)
+            self._decoded(frame.coalesce(1))  # one task: a second one costs more than it saves at the size of a batch
             .writeStream.foreachBatch(on_batch)
             .option("checkpointLocation", checkpoint.name)
             .trigger(processingTime=f"{int(self._settings.trainer.trigger_seconds * 1000)} milliseconds")
@@ -154,12 +156,15 @@ class RunningStream:
             raise self._failure or self.query.exception() or RuntimeError("the streaming query ended by itself")
 
     def stop(self) -> None:
-        """Let a running micro-batch finish, start no other, and end the query."""
+        """Let a running micro-batch finish, start no other, and end the query.
+
+        The lock is not held while Spark stops: its thread may be waiting for a micro-batch that waits for the lock.
+        """
         with self._busy:
             self._stopping = True
-            if self.query is not None:
-                with suppress(Exception):  # a query that has failed already has nothing left to stop
-                    self.query.stop()
+        if self.query is not None:
+            with suppress(Exception):  # a query that has failed already has nothing left to stop
+                self.query.stop()
         self._checkpoint.cleanup()
 
 

@@ -72,7 +72,7 @@ class TrainerSettings(Section):
     """How the stream is cut and how often the trainer tries again."""
 
     max_rows_per_batch: int = Field(default=20_000, ge=1)
-    trigger_seconds: float = Field(default=0.5, ge=0, description="micro-batches start at most this often")
+    trigger_seconds: float = Field(default=0.25, ge=0, description="micro-batches start at most this often")
     announce_idle_seconds: float = Field(default=1.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)
     spark_master: str = "local[2]"

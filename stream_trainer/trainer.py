@@ -8,7 +8,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -88,13 +88,16 @@ class Trainer:
 
     def _follow(self, connections: "_Connections") -> None:
         context = connections.context()
-        self.lineage = open_lineage(context, connections.source, self.start.origin)
+        # A restart continues the head: the asked origin holds for the first start only.
+        self.lineage = open_lineage(context, connections.source, "earliest" if self.lineage else self.start.origin)
         reader = ExamplesReader(self.spark, self.pipeline.contract, self.pipeline.topics.examples, self.settings)
         reader.warm_up()
         self._finish_intents(context, reader)
         goal = connections.source.latest() if self.start.until_caught_up else None
         heartbeat = Heartbeat(connections, self)
-        running = reader.stream(connections.source.start(self._position()), self._position, self._learner(connections))
+        start = connections.source.start(self._position())
+        self.lineage = replace(self.lineage, position=start)
+        running = reader.stream(start, self._position, self._learner(connections))
         heartbeat.start()
         try:
             while not self.stop.wait(_POLL_SECONDS):
@@ -190,8 +193,11 @@ class _Connections:
         self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         self.store = open_store(settings, pipeline.name)
         self.admin = Admin(settings.kafka)
+        plans = topic_plans(pipeline.name, settings.kafka)
         if start.create_topics:
-            self.admin.create_missing(topic_plans(pipeline.name, settings.kafka).values())
+            self.admin.create_missing(plans.values())
+        else:
+            self.admin.require(plan.name for plan in plans.values())
         self.log = Log(settings.kafka)
         self.producer = ControlProducer(settings.kafka)
         head = self.store.head()
@@ -248,7 +254,7 @@ class Heartbeat:
         source = KafkaSource(self._trainer.pipeline.topics.examples, self._connections.admin, self._log)
         while not self._stopped.wait(self._trainer.settings.trainer.announce_idle_seconds):
             lineage = self._trainer.lineage
-            if lineage is None or lineage.head is None or lineage.position != lineage.head.manifest.next_offsets:
+            if lineage is None or lineage.head is None or lineage.pending.rows.trained:
                 continue
             asked_at = datetime.now(UTC)
             try:

@@ -203,7 +203,8 @@ def _read(source: Any, types: dict[str, pa.DataType]) -> pa.Table:
     options = csv.ConvertOptions(
         column_types=types, include_columns=list(types), null_values=["NA", ""], strings_can_be_null=True
     )
-    return csv.read_csv(source, convert_options=options).unify_dictionaries()
+    pool = pa.system_memory_pool()  # gives memory back when freed; the default pool keeps it
+    return csv.read_csv(source, convert_options=options, memory_pool=pool).unify_dictionaries()
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:

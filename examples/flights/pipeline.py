@@ -31,4 +31,5 @@ contract = Contract(
     event_time="scheduled_at",
     segments=["origin"],
 )
-pipeline = Pipeline(name="flights", contract=contract)
+# A week has every hour and every day in it: anything shorter differs from itself.
+pipeline = Pipeline(name="flights", contract=contract, reference_hours=7 * 24)

@@ -18,13 +18,14 @@ from typing import Any
 
 import httpx
 import pyarrow as pa
+from confluent_kafka import KafkaException
 from confluent_kafka import Producer as KafkaProducer
 
 from examples.flights.client import TIMEOUT, PredictClient
 from examples.flights.data import Timeline, load_timeline
 from examples.flights.replayer import MAX_IN_FLIGHT, MAX_STEP_SECONDS, Producer, Replayer
 from examples.flights.schedule import Schedule, SimulatedClock
-from stream_trainer.errors import StreamTrainerError, UsageError
+from stream_trainer.errors import BrokerUnavailable, StreamTrainerError, UsageError
 from stream_trainer.kafka import librdkafka_options
 from stream_trainer.settings import KafkaSettings, Settings
 
@@ -94,7 +95,7 @@ async def replay(flags: argparse.Namespace, timeline: Timeline, producer: Produc
     return replayer
 
 
-def main(argv: Sequence[str] | None = None, *, connect: Callable[[KafkaSettings], Producer] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, connect: Callable[[KafkaSettings, str], Producer] | None = None) -> int:
     """Run the command; 0 when every example written was delivered."""
     flags = parse(argv)
     handler = logging.StreamHandler(sys.stderr)
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None, *, connect: Callable[[KafkaSettings]
         kafka = Settings().kafka
         if flags.bootstrap_servers:
             kafka = kafka.model_copy(update={"bootstrap_servers": flags.bootstrap_servers})
-        producer = (connect or _connect)(kafka)
+        producer = (connect or _connect)(kafka, flags.topic)
         timeline = load_timeline()
         pa.default_memory_pool().release_unused()
         replayer = asyncio.run(replay(flags, timeline, producer))
@@ -126,10 +127,19 @@ async def _report(replayer: Replayer, clock: SimulatedClock) -> None:
         slowed = clock.slowed_seconds
 
 
-def _connect(settings: KafkaSettings) -> Producer:
+def _connect(settings: KafkaSettings, topic: str) -> Producer:
+    """A producer, once the broker has answered and has the topic: otherwise every example would be lost at the end."""
     if settings.bootstrap_servers is None:
         raise UsageError("no Kafka is configured: give --bootstrap-servers HOST:PORT")
-    connected: Producer = KafkaProducer(producer_options(settings))
+    producer = KafkaProducer(producer_options(settings))
+    servers = settings.bootstrap_servers
+    try:
+        known = producer.list_topics(timeout=settings.request_timeout_seconds).topics
+    except KafkaException as error:
+        raise BrokerUnavailable(f"no answer from Kafka at {servers}: {error}; is the broker up?") from error
+    if topic not in known:
+        raise UsageError(f"topic {topic} does not exist at {servers}: start the trainer first, it creates it")
+    connected: Producer = producer
     return connected
 
 

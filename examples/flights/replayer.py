@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import msgspec
+from confluent_kafka import KafkaError, KafkaException
 
 from examples.flights.client import Answer, PredictionFailed
 from examples.flights.data import Timeline, rfc3339
@@ -37,7 +38,7 @@ class Producer(Protocol):
     """The part of confluent-kafka's producer in use. `produce` raises BufferError when its queue is full."""
 
     def produce(self, topic: str, *, key: bytes, value: bytes, on_delivery: Callable[[Any, Any], None]) -> None:
-        """Queue one record."""
+        """Queue one record; raises KafkaException when it never could be delivered."""
         ...
 
     def poll(self, timeout: float) -> int:
@@ -95,6 +96,7 @@ class Replayer:
         self._pending: set[int] = set()
         self._answers: dict[int, Answer | None] = {}
         self._landed_early: set[int] = set()
+        self._said: set[str] = set()
 
     def stop(self) -> None:
         """Ask for no more predictions; what was asked and has landed is still written."""
@@ -179,11 +181,21 @@ class Replayer:
                 self._producer.produce(self._topic, key=key, value=value, on_delivery=self._delivered)
             except BufferError:
                 await asyncio.to_thread(self._producer.poll, QUEUE_FULL_WAIT)
+            except KafkaException as error:
+                self._delivered(error.args[0], None)
+                return
             else:
                 return
 
     def _delivered(self, error: Any, message: Any) -> None:  # noqa: ARG002 - the client's signature
         if error is None:
             self.counts.delivered += 1
-        else:
-            log.error("example not delivered", extra={"fields": {"topic": self._topic, "error": str(error)}})
+            return
+        self.counts.undelivered += 1
+        said = str(error)
+        if said not in self._said:
+            self._said.add(said)
+            fields = {"topic": self._topic, "error": said, "more": "counted as undelivered, not logged again"}
+            log.error("example not delivered", extra={"fields": fields})
+        if isinstance(error, KafkaError) and error.fatal():
+            self.stop()

@@ -49,17 +49,18 @@ def list_versions(
     rows = [
         (
             v.number,
-            f"{v.manifest.created_at:%Y-%m-%d %H:%M:%S}",
+            f"{v.manifest.created_at:%m-%d %H:%M:%S}",
             v.manifest.rows.trained,
             v.manifest.rows.rejected,
             v.manifest.total.trained,
             f"{v.manifest.trained_through:%Y-%m-%d %H:%M}" if v.manifest.trained_through else None,
-            " ".join(f"{k}={x:.4f}" for k, x in v.manifest.metrics.items() if isinstance(x, float)),
-            "passed" if v.manifest.passed else "failed",
+            *(f"{x:.3f}" for x in v.manifest.metrics.values() if isinstance(x, float)),
+            "" if v.manifest.passed else "failed",
         )
         for v in versions
     ]
-    print_table(("version", "created", "trained", "rejected", "total", "trained through", "metrics", "gates"), rows)
+    scores = [name.replace("_", " ") for name, x in versions[-1].manifest.metrics.items() if isinstance(x, float)]
+    print_table(("version", "created", "trained", "rejected", "total", "trained through", *scores, "gates"), rows)
 
 
 @app.command("show", epilog="Example: stream-trainer models show examples.flights.pipeline:pipeline 42")

@@ -1,5 +1,6 @@
 """How commands print: one JSON document with `--json`, else a table."""
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -7,6 +8,8 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+
+_PLAIN_WIDTH = 160
 
 PipelineAddress = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="module:attribute, such as examples.flights.pipeline:pipeline")
@@ -20,10 +23,10 @@ def print_json(value: Any) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under headings, folded to the terminal."""
+    """Rows under headings, folded to the terminal; into a file or a pipe they may be wide."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)

@@ -31,8 +31,9 @@ Reason = Annotated[str | None, typer.Option(help="Only this reason's code, such 
 
 def _rejected(settings: Settings, topic: str, reason: str | None) -> dict[str, dict[str, Any]]:
     """The newest record of each key, oldest first."""
-    newest = {m.key: m.value for m in kafka.read_all(settings.kafka, topic) if m.value is not None}
-    return {key: value for key, value in newest.items() if reason is None or _code(value) == reason}
+    newest = {m.key: m.value for m in kafka.read_all(settings.kafka, topic)}
+    there = {key: value for key, value in newest.items() if value is not None}
+    return {key: value for key, value in there.items() if reason is None or _code(value) == reason}
 
 
 def _code(value: dict[str, Any]) -> str:

@@ -22,13 +22,13 @@ from serving.server import Server, listen
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.features import encode
-from stream_trainer.gates import Verdict
 from stream_trainer.learner import Batch, State
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_to_bytes
 from stream_trainer.schema import arrow_fields, struct_type, to_columns
 from stream_trainer.settings import Settings
 from stream_trainer.store import Manifest, ModelStore, Rows, Span, Version
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.store import GOLDEN, TRAINER, WEIGHTS, Alias
 from stream_trainer.store.tensors import to_bytes
 

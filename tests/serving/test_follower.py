@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from stream_trainer.gates import Verdict
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.store import GOLDEN, WEIGHTS
 from tests.serving.fixtures import (
     NOW,

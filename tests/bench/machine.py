@@ -1,0 +1,28 @@
+"""On what the figures were taken."""
+
+import platform
+from importlib.metadata import version
+
+import psutil
+
+from infra.jars import ROOTS
+from infra.java import find_java
+from stream_trainer.settings import Settings
+
+_GIB = 2**30
+
+
+def describe() -> str:
+    """One line: cores, memory, and the versions that matter."""
+    memory = psutil.virtual_memory().total / _GIB
+    cores = len(psutil.Process().cpu_affinity()) if platform.system() == "Linux" else psutil.cpu_count()
+    parts = [
+        f"{cores} cores, {memory:.0f} GiB of memory",
+        f"{platform.system()} {platform.machine()}",
+        f"Python {platform.python_version()}",
+        f"torch {version('torch')}",
+        f"Spark {version('pyspark')}",
+        f"Kafka {ROOTS['kafka'][2]}",
+        f"Java {find_java(Settings().cache_dir).version}",
+    ]
+    return "; ".join(parts)
