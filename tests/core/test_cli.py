@@ -165,7 +165,7 @@ def test_listing_as_a_table_shows_the_newest() -> None:
     code, out, _ = run("models", "list", ADDRESS, "--last", "2")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["version", "2", "3"]
-    assert "log_loss=" in out
+    assert "log loss" in out
 
 
 def test_an_empty_store_is_said_to_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
