@@ -179,11 +179,11 @@ def test_a_killed_child_leaves_no_process_of_its_own_behind(unit: Callable[..., 
             os.kill(inner, signal.SIGKILL)
 
 
-def recording(child: Child, ended: list[str]) -> Callable[[], None]:
+def recording(child: Child, name: str, ended: list[str]) -> Callable[[], None]:
     real = child.drain
 
     def drain() -> None:
-        ended.append(child.unit.arguments[0][-1])
+        ended.append(name)
         real()
 
     return drain
@@ -194,8 +194,8 @@ def test_stopping_drains_all_the_last_started_first(
 ) -> None:
     supervisor = Supervisor([unit("polite_child", str(tmp_path / n)) for n in ("a", "b")])
     ended: list[str] = []
-    for child in supervisor.children:
-        monkeypatch.setattr(child, "drain", recording(child, ended))
+    for name, child in zip("ab", supervisor.children, strict=True):
+        monkeypatch.setattr(child, "drain", recording(child, name, ended))
     stop = threading.Event()
     thread = threading.Thread(target=supervisor.run, args=(stop,))
     thread.start()
