@@ -7,11 +7,12 @@ live in one folder, which `stop_session` removes.
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
+import pyarrow as pa
 import pyspark
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
@@ -92,6 +93,15 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
     for name, value in _CHECKPOINT_FILES.items():
         session.conf.set(name, value)
     return session
+
+
+def warm_up(session: SparkSession) -> None:
+    """Run one empty job through a Python worker: the first job of a session would wait seconds for all of that."""
+
+    def nothing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return iter(batches)
+
+    session.range(1, numPartitions=1).mapInArrow(nothing, "id long").toArrow()
 
 
 def stop_session(session: SparkSession) -> None:

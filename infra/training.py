@@ -6,17 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-import torch
-
-from infra.spark import build_session, stop_session
-from stream_trainer.learner import Batch
-from stream_trainer.pipeline import Pipeline, load_pipeline
+from infra.spark import build_session, stop_session, warm_up
 from stream_trainer.settings import Settings
-from stream_trainer.strategies import local
-from stream_trainer.trainer import Start, Trainer
+from stream_trainer.start import Start
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from stream_trainer.pipeline import Pipeline
+    from stream_trainer.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +30,13 @@ def train_here(
     Raises:
         StreamTrainerError: see `Trainer.run`.
     """
-    with ThreadPoolExecutor(1, "torch") as starting:
-        loading = starting.submit(_load, address)
-        spark = build_session(settings, "stream-trainer")
-        pipeline = loading.result()
+    with ThreadPoolExecutor(1, "spark") as starting:
+        session = starting.submit(_start_spark, settings)
+        pipeline = _load(address)
+        spark = session.result()
     logger.info("settings %s, contract %s", settings.fingerprint(), pipeline.contract.fingerprint[:12])
+    from stream_trainer.trainer import Trainer  # noqa: PLC0415 - it needs torch, which is there by now
+
     try:
         trainer = Trainer(pipeline=pipeline, settings=settings, spark=spark, start=start, stop=stop)
         watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
@@ -49,7 +49,7 @@ def train_here(
 class _MonitorWatch:
     """Keeps the monitor running beside the trainer, from its first version on; a monitor that fails starts again."""
 
-    def __init__(self, spark: "SparkSession", pipeline: Pipeline, settings: Settings, trainer: Trainer) -> None:
+    def __init__(self, spark: "SparkSession", pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> None:
         self._arguments = (spark, pipeline, settings)
         self._trainer = trainer
         self._done = threading.Event()
@@ -85,8 +85,20 @@ class _MonitorWatch:
             monitor.stop()
 
 
-def _load(address: str) -> Pipeline:
+def _start_spark(settings: Settings) -> "SparkSession":
+    spark = build_session(settings, "stream-trainer")
+    warm_up(spark)
+    return spark
+
+
+def _load(address: str) -> "Pipeline":
     """Import the pipeline and take one throw-away step: torch imports a good part of itself at the first."""
+    import torch  # noqa: PLC0415 - seconds, spent while the JVM starts
+
+    from stream_trainer.learner import Batch  # noqa: PLC0415
+    from stream_trainer.pipeline import load_pipeline  # noqa: PLC0415
+    from stream_trainer.strategies import local  # noqa: PLC0415
+
     pipeline = load_pipeline(address)
     spec = pipeline.spec
     row = Batch(features=torch.zeros(1, spec.width, dtype=torch.float64), labels=torch.zeros(1, dtype=torch.float64))

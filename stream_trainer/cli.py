@@ -90,7 +90,7 @@ def train(
     log_to_stderr()
     stop = stop_on_signal()
     from infra.training import train_here  # noqa: PLC0415
-    from stream_trainer.trainer import Start  # noqa: PLC0415
+    from stream_trainer.start import Start  # noqa: PLC0415
 
     start = Start(origin=origin, until_caught_up=until_caught_up, create_topics=not no_create)
     train_here(pipeline, connected(Settings()), start, stop, with_monitor=with_monitor)

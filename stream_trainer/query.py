@@ -57,13 +57,6 @@ class ExamplesReader:
             "failOnDataLoss": "true",
         }
 
-    def warm_up(self) -> None:
-        """Start a Python worker and let it import what decoding needs: the first batch would wait for it."""
-        empty = self._spark.createDataFrame(
-            [], "topic string, partition int, offset long, timestamp timestamp, value binary"
-        )
-        self._decoded(empty).toArrow()
-
     def read(self, ranges: Ranges) -> pa.Table:
         """The decoded records of exactly these ranges, by a batch read."""
         if offsets.size(ranges) == 0:

@@ -27,6 +27,7 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.query import ExamplesReader
 from stream_trainer.settings import Settings
 from stream_trainer.source import KafkaSource
+from stream_trainer.start import Start
 from stream_trainer.store import ModelStore, open_store
 
 if TYPE_CHECKING:
@@ -37,15 +38,6 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Where to begin: `origin` is earliest, latest or the number of a version to start the weights from."""
-
-    origin: str = "earliest"
-    until_caught_up: bool = False
-    create_topics: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +83,6 @@ class Trainer:
         # A restart continues the head: the asked origin holds for the first start only.
         self.lineage = open_lineage(context, connections.source, "earliest" if self.lineage else self.start.origin)
         reader = ExamplesReader(self.spark, self.pipeline.contract, self.pipeline.topics.examples, self.settings)
-        reader.warm_up()
         self._finish_intents(context, reader)
         goal = connections.source.latest() if self.start.until_caught_up else None
         heartbeat = Heartbeat(connections, self)

@@ -18,8 +18,9 @@ from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline
 from stream_trainer.kafka import Admin, Message, librdkafka_options, read_all, topic_plans
 from stream_trainer.lineage import Lineage
 from stream_trainer.settings import KafkaSettings, Settings, TrainerSettings
+from stream_trainer.start import Start
 from stream_trainer.store import ModelStore, open_store
-from stream_trainer.trainer import Start, Trainer
+from stream_trainer.trainer import Trainer
 
 SECONDS = 90.0
 _numbers = itertools.count()
