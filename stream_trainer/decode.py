@@ -7,10 +7,11 @@ One bad record costs itself and nothing else. A value is JSON, one object a reco
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,13 +19,14 @@ import pyarrow as pa
 
 from stream_trainer.contract import Contract
 from stream_trainer.errors import Poison
-from stream_trainer.schema import TIMESTAMP, arrow_fields, struct_type, to_columns
+from stream_trainer.schema import TIMESTAMP, arrow_fields, as_datetime, field_names, struct_type, to_columns
 
 ARROW_CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 MAX_JSON_BYTES = 2**20
 MAX_ARROW_BYTES = 16 * 2**20
 MAX_ARROW_ROWS = 100_000
 KEPT_BYTES = 64 * 2**10
+MAX_AHEAD = timedelta(days=1)
 
 _NOT_PYTHON = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, pa.ArrowException)
 
@@ -110,15 +112,18 @@ class _Parser(NamedTuple):
     strict: msgspec.json.Decoder[Any]
     lenient: msgspec.json.Decoder[Any]
     known: frozenset[str]
+    event_time: Callable[[Any], datetime | float]
 
 
 @lru_cache(maxsize=16)
 def _parser(contract: Contract) -> _Parser:
     strict = struct_type(contract, "example", strict=True)
+    event_time = field_names(contract, "example").index(contract.event_time)
     return _Parser(
         msgspec.json.Decoder(strict),
         msgspec.json.Decoder(struct_type(contract, "example")),
         frozenset(strict.__struct_encode_fields__),
+        attrgetter(f"f{event_time}"),
     )
 
 
@@ -128,14 +133,27 @@ def _json_row(parse: _Parser, where: Position, value: bytes | None) -> _Row:
     try:
         if len(value) > MAX_JSON_BYTES:
             raise Poison(f"too_large: {len(value)} bytes, at most {MAX_JSON_BYTES} are read")
-        try:
-            return _Row(where, 0, parse.strict.decode(value))
-        except msgspec.ValidationError as error:
-            if "unknown field" not in str(error):
-                raise
-            return _Row(where, 0, parse.lenient.decode(value), _count_unknown(parse, value))
+        row = _parse_json(parse, where, value)
+        _refuse_future(parse, row)
     except (msgspec.MsgspecError, ValueError, RecursionError, Poison) as error:
         return _Row(where, 0, reason=reason_of(error), raw=value)
+    return row
+
+
+def _parse_json(parse: _Parser, where: Position, value: bytes) -> _Row:
+    try:
+        return _Row(where, 0, parse.strict.decode(value))
+    except msgspec.ValidationError as error:
+        if "unknown field" not in str(error):
+            raise
+        return _Row(where, 0, parse.lenient.decode(value), _count_unknown(parse, value))
+
+
+def _refuse_future(parse: _Parser, row: _Row) -> None:
+    """One event time of the year 9999 would make all that was learned before look too old to be kept."""
+    ahead = as_datetime(parse.event_time(row.parsed)) - row.position.append_time
+    if ahead > MAX_AHEAD:
+        raise Poison(f"out_of_range: the event time lies {ahead} after the record was appended; at most {MAX_AHEAD}")
 
 
 def _count_unknown(parse: _Parser, value: bytes) -> int:
@@ -174,15 +192,16 @@ def _arrow_rows(contract: Contract, where: Position, value: bytes | None) -> Ite
         reason = error.reason if isinstance(error, Poison) else f"invalid_arrow: {str(error).splitlines()[0]}"
         yield _Row(where, 0, reason=reason, raw=value)
         return
-    known = _parser(contract).known
+    parse = _parser(contract)
     struct = struct_type(contract, "example")
-    for row, record in enumerate(records):
+    for i, record in enumerate(records):
         try:
-            _refuse_nan(record, known)
-            parsed = msgspec.convert(record, struct)
-            yield _Row(where, row, parsed, len(record.keys() - known))
+            _refuse_nan(record, parse.known)
+            row = _Row(where, i, msgspec.convert(record, struct), len(record.keys() - parse.known))
+            _refuse_future(parse, row)
+            yield row
         except (msgspec.MsgspecError, ValueError, Poison) as error:
-            yield _Row(where, row, reason=reason_of(error), raw=msgspec.json.encode(record, enc_hook=str))
+            yield _Row(where, i, reason=reason_of(error), raw=msgspec.json.encode(record, enc_hook=str))
 
 
 def _read_arrow(value: bytes) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from stream_trainer.settings import Settings
 from stream_trainer.source import KafkaSource
 from stream_trainer.start import Start
 from stream_trainer.store import ModelStore, open_store
+from stream_trainer.strategies import local
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -58,6 +59,7 @@ class Trainer:
         Raises:
             Fatal: see `errors`; the exit code tells which.
         """
+        local.prepare()
         failures = 0
         while True:
             begun = self.lineage.number if self.lineage else 0

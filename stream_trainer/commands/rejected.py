@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,7 +140,7 @@ def _problem(contract: Contract, record: dict[str, Any]) -> str | None:
             "topic": ["redrive"],
             "partition": pa.array([0], pa.int32()),
             "offset": [0],
-            "timestamp": pa.array([0], TIMESTAMP),
+            "timestamp": pa.array([datetime.now(UTC)], TIMESTAMP),
             "value": [msgspec.json.encode(record)],
         }
     )

@@ -9,7 +9,12 @@ WORLD_SIZE = 1
 THREADS = 1
 
 
+def prepare() -> None:
+    """Fix the number of threads for everything that this process computes: forecasts must repeat to the bit, too."""
+    torch.set_num_threads(THREADS)
+
+
 def learn(learner: Learner, state: State, batch: Batch) -> tuple[State, LearnReport]:
     """One pass over the micro-batch."""
-    torch.set_num_threads(THREADS)
+    prepare()
     return learner.learn(state, batch)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -54,7 +55,7 @@ def test_the_pipeline_of_ones_own_has_at_most_twenty_lines_and_accepts_what_the_
             "topic": ["t"] * len(values),
             "partition": pa.array([0] * len(values), pa.int32()),
             "offset": list(range(len(values))),
-            "timestamp": pa.array([0] * len(values), TIMESTAMP),
+            "timestamp": pa.array([datetime.now(UTC)] * len(values), TIMESTAMP),
             "value": values,
         }
     )
