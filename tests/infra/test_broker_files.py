@@ -50,9 +50,11 @@ def test_a_process_id_that_another_program_has_now_is_neither_found_nor_stopped(
 
 
 def test_a_kafka_on_another_folder_is_not_ours(tmp_path: Path) -> None:
-    wait = "import sys; sys.stdin.read()"
+    wait = "import sys; print('up', flush=True); sys.stdin.read()"
     arguments = [sys.executable, "-c", wait, "kafka.Kafka", str(tmp_path / "other" / "server.properties")]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE) as other:
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"up\n"  # before that it may not be exec'ed: its command line is empty
         state = state_of(psutil.Process(other.pid))
 
         assert files.running_process(tmp_path, state) is None
