@@ -174,6 +174,8 @@ def main() -> None:
         app()
     except StreamTrainerError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(f"{error}; is the disk full, or the folder not ours to write?", 1)
     except ValidationError as error:
         _fail(f"a setting is not usable: {_settings_problem(error)}", 2)
 

@@ -3,7 +3,8 @@
     StreamTrainerError
     ├── Retryable             the outside did not answer: back off and try again
     │   ├── BrokerUnavailable
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── StreamFailed
     ├── Poison                one record is bad: reject it, go on
     ├── Corrupt               a stored thing fails its checks: fall back to the last good one, alert
     ├── NoVersion             nothing has been learned yet
@@ -37,6 +38,10 @@ class BrokerUnavailable(Retryable):
 
 class StoreUnavailable(Retryable):
     """The model store cannot be reached or did not answer in time."""
+
+
+class StreamFailed(Retryable):
+    """Spark could not go on with a query or a job; a new one may."""
 
 
 class Poison(StreamTrainerError):

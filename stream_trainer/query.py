@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from stream_trainer import offsets
 from stream_trainer.contract import Contract
 from stream_trainer.decode import decode, decoded_schema
+from stream_trainer.errors import StreamFailed
 from stream_trainer.kafka import spark_options
 from stream_trainer.microbatch import Cut
 from stream_trainer.offsets import Offsets, Ranges
@@ -80,7 +82,7 @@ class ExamplesReader:
             .option("maxOffsetsPerTrigger", self._settings.trainer.max_rows_per_batch)
             .load()
         )
-        running = RunningStream(checkpoint)
+        running = RunningStream(checkpoint, self._topic)
 
         def on_batch(batch: "DataFrame", batch_id: int) -> None:
             with running.batch():
@@ -120,7 +122,8 @@ class _Stopped(Exception):
 class RunningStream:
     """A started query that can be stopped between two micro-batches, never in the middle of one."""
 
-    def __init__(self, checkpoint: "tempfile.TemporaryDirectory[str]") -> None:
+    def __init__(self, checkpoint: "tempfile.TemporaryDirectory[str]", what: str) -> None:
+        self._what = what
         self.query: StreamingQuery | None = None
         self._checkpoint = checkpoint
         self._failure: BaseException | None = None
@@ -140,13 +143,19 @@ class RunningStream:
                 raise
 
     def check(self) -> None:
-        """Nothing while the query runs.
+        """Nothing while the query runs: it ends by itself only by failing.
 
         Raises:
-            BaseException: what the micro-batch raised, or Spark's own error: a query ends by itself only by failing.
+            StreamFailed: Spark could not go on; a new stream from the newest version may.
+            Exception: what the micro-batch itself raised.
         """
-        if self.query is not None and not self.query.isActive:
-            raise self._failure or self.query.exception() or RuntimeError("the streaming query ended by itself")
+        if self.query is None or self.query.isActive:
+            return
+        failure = self._failure or self.query.exception()
+        if failure is None or isinstance(failure, PySparkException):
+            reason = str(failure).strip().splitlines()[0] if failure else "it ended by itself"
+            raise StreamFailed(f"the stream of {self._what} failed: {reason}") from failure
+        raise failure
 
     def stop(self) -> None:
         """Let a running micro-batch finish, start no other, and end the query.

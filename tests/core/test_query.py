@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from pyspark.errors import PySparkException
 
+from stream_trainer.errors import Retryable, StreamFailed
 from stream_trainer.query import RunningStream, _Stopped, from_spark_json, read_offset_log, to_spark_json
 from tests.core.test_offsets import VECTORS
 
@@ -42,7 +44,7 @@ class EndedQuery:
 def running(tmp_path: Path) -> RunningStream:
     import tempfile
 
-    return RunningStream(tempfile.TemporaryDirectory(dir=tmp_path))
+    return RunningStream(tempfile.TemporaryDirectory(dir=tmp_path), "t.examples")
 
 
 def test_what_a_micro_batch_raised_is_what_the_stream_failed_with(tmp_path: Path) -> None:
@@ -66,6 +68,16 @@ def test_a_query_that_ends_by_itself_is_an_error_even_without_a_cause(tmp_path: 
     stream = running(tmp_path)
     stream.check()
     stream.query = EndedQuery()  # type: ignore[assignment]
-    with pytest.raises(RuntimeError, match="ended by itself"):
+    with pytest.raises(StreamFailed, match=r"t\.examples failed: it ended by itself"):
+        stream.check()
+    stream.stop()
+
+
+def test_an_error_of_spark_may_pass_and_is_said_in_one_line(tmp_path: Path) -> None:
+    stream = running(tmp_path)
+    with pytest.raises(PySparkException), stream.batch():
+        raise PySparkException("broker gone\n\tat org.apache.spark.Executor")
+    stream.query = EndedQuery()  # type: ignore[assignment]
+    with pytest.raises(Retryable, match=r"t\.examples failed: broker gone$"):
         stream.check()
     stream.stop()
