@@ -32,7 +32,7 @@ class Prequential:
 
     Attributes:
         task: what kind of label.
-        rows: float64 `[n ≤ WINDOW, 8]`, oldest first.
+        rows: float32 `[n ≤ WINDOW, 8]`, oldest first.
         sums: float64 `[8]`, column sums since the first row.
         seen: rows since the first.
         counts: labels seen per class, or (count, sum) of a numeric label.
@@ -41,7 +41,7 @@ class Prequential:
     """
 
     task: Task
-    rows: Floats
+    rows: NDArray[np.float32]
     sums: Floats
     seen: int
     counts: Floats
@@ -54,7 +54,7 @@ class Prequential:
         classes = outputs if task == "multiclass" else 2
         return cls(
             task=task,
-            rows=np.zeros((0, _COLUMNS)),
+            rows=np.zeros((0, _COLUMNS), dtype=np.float32),
             sums=np.zeros(_COLUMNS),
             seen=0,
             counts=np.zeros(classes),
@@ -77,7 +77,7 @@ class Prequential:
             counts = self.counts + np.bincount(y.astype(np.int64), minlength=len(self.counts))
         return replace(
             self,
-            rows=np.concatenate([self.rows, scores])[-WINDOW:],
+            rows=np.concatenate([self.rows, scores.astype(np.float32)])[-WINDOW:],
             sums=self.sums + scores.sum(0),
             seen=self.seen + len(y),
             counts=counts,
@@ -118,10 +118,10 @@ class Prequential:
         Binary and classes: `log_loss`, `accuracy`, for binary also `roc_auc` (null while only one class was
         seen). Numbers: `mse`, `mae`. The baselines stand under `no_change` and `majority`.
         """
-        window = self._summary(self.rows.mean(0) if len(self.rows) else np.zeros(_COLUMNS))
+        window = self._summary(self.rows.mean(0, dtype=np.float64) if len(self.rows) else np.zeros(_COLUMNS))
         found: dict[str, Any] = {"rows": len(self.rows), **window.pop("model"), **window}
         if self.task == "binary":
-            found["roc_auc"] = roc_auc(self.rows[:, 6], self.rows[:, 7])
+            found["roc_auc"] = roc_auc(self.rows[:, 6].astype(np.float64), self.rows[:, 7].astype(np.float64))
         whole = self._summary(self.sums / max(self.seen, 1))
         found["since_start"] = {"rows": self.seen, **whole.pop("model"), **whole}
         return found

@@ -61,6 +61,8 @@ class StoreSettings(Section):
     """Where versions live: a folder, or an `s3://`, `gs://`, `az://` URL. None: a folder under the data folder."""
 
     url: str | None = None
+    keep_versions: int = Field(default=500, ge=0, description="data of so many newest versions is kept; 0 keeps all")
+    keep_every: int = Field(default=100, ge=1, description="and that of one in so many older ones")
     s3_endpoint: str | None = None
     s3_region: str = "us-east-1"
     s3_access_key_id: SecretStr | None = None
@@ -72,7 +74,7 @@ class TrainerSettings(Section):
     """How the stream is cut and how often the trainer tries again."""
 
     max_rows_per_batch: int = Field(default=20_000, ge=1)
-    trigger_seconds: float = Field(default=0.25, ge=0, description="micro-batches start at most this often")
+    trigger_seconds: float = Field(default=0.5, ge=0, description="micro-batches start at most this often")
     announce_idle_seconds: float = Field(default=1.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)
     spark_master: str = "local[2]"

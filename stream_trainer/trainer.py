@@ -28,7 +28,7 @@ from stream_trainer.query import ExamplesReader
 from stream_trainer.settings import Settings
 from stream_trainer.source import KafkaSource
 from stream_trainer.start import Start
-from stream_trainer.store import ModelStore, open_store
+from stream_trainer.store import ModelStore, open_store, retention
 from stream_trainer.strategies import local
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class Trainer:
             self.lineage = microbatch.run(context, self.lineage, cut, fetch)
             if self.lineage.number > before and self.lineage.head is not None:
                 connections.outbox.show_progress(self.lineage.head)
+                retention.forget(context.store, self.lineage.head.number, self.settings.store)
                 _log_version(self.lineage)
                 self.on_version(self.lineage)
 

@@ -152,6 +152,21 @@ class ModelStore:
             self.reference(version.manifest.reference)
         return version
 
+    def prune(self, number: int) -> int:
+        """Delete the data files of a version; its manifest stays for ever. How many were deleted.
+
+        The caller sees to it that nobody needs them: neither the head nor what is being served.
+        """
+        folder = f"{self._folder(number)}/{self.read(number).manifest.attempt}"
+        names = self.storage.names(folder)
+        for name in names:
+            self.storage.delete(f"{folder}/{name}")
+        return len(names)
+
+    def pruned(self, version: Version) -> bool:
+        """Whether the version's data files were all deleted, as `prune` does."""
+        return not self.storage.names(f"{self._folder(version.number)}/{version.manifest.attempt}")
+
     def head(self) -> Version | None:
         """The newest version that verifies, None when nothing was ever committed.
 
