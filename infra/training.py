@@ -96,7 +96,7 @@ def _load(address: str) -> "Pipeline":
     import torch  # noqa: PLC0415 - seconds, spent while the JVM starts
 
     from stream_trainer.learner import Batch  # noqa: PLC0415
-    from stream_trainer.pipeline import load_pipeline  # noqa: PLC0415
+    from stream_trainer.loading import load_pipeline  # noqa: PLC0415
     from stream_trainer.strategies import local  # noqa: PLC0415
 
     pipeline = load_pipeline(address)

@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 
-from stream_trainer.pipeline import load_pipeline
+from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
 
 _POLL_SECONDS = 0.5

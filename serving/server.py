@@ -18,7 +18,8 @@ from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog, kafka_producer
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, topic_plans
-from stream_trainer.pipeline import Pipeline, load_pipeline
+from stream_trainer.loading import load_pipeline
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
 

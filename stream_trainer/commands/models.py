@@ -7,7 +7,7 @@ import typer
 
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
 from stream_trainer.errors import Corrupt, NoVersion
-from stream_trainer.pipeline import load_pipeline
+from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, Version, open_store
 

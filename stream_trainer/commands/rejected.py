@@ -18,7 +18,7 @@ from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, 
 from stream_trainer.contract import Contract
 from stream_trainer.decode import KEPT_BYTES, decode
 from stream_trainer.errors import InputLost, UsageError
-from stream_trainer.pipeline import load_pipeline
+from stream_trainer.loading import load_pipeline
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.settings import KafkaSettings, Settings
 

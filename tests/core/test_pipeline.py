@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from stream_trainer.errors import UsageError
-from stream_trainer.pipeline import Pipeline, load_pipeline
+from stream_trainer.loading import load_pipeline
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.topics import Topics
 from tests.core.worlds import CONTRACT
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from stream_trainer.decode import decode
-from stream_trainer.pipeline import load_pipeline
+from stream_trainer.loading import load_pipeline
 from stream_trainer.schema import TIMESTAMP
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
