@@ -5,7 +5,7 @@ import statistics
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -187,8 +187,3 @@ class Tail:
 def scores(facts: Facts) -> dict[str, Any] | None:
     """The newest version's prequential metrics."""
     return facts.head.manifest.metrics if facts.head else None
-
-
-def age(moment: datetime | None) -> float | None:
-    """Seconds since."""
-    return (datetime.now(UTC) - moment).total_seconds() if moment else None

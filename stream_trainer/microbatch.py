@@ -89,8 +89,9 @@ def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Tab
     context.source.check(offsets.starts(intent.ranges))  # 3. still the same topics, and none expired while we read
     good, bad = _split(rows)
     context.outbox.reject(bad)  # 4. at least once, before the manifest; keyed, so counted once
-    lineage = _test(context.pipeline, lineage, good)  # 5. forecast with the weights from before
-    lineage = _train(context.pipeline, lineage, good)  # 6. learn, 7. gates
+    batch = _batch(context.pipeline, good)
+    lineage = _test(context.pipeline, lineage, batch)  # 5. forecast with the weights from before
+    lineage = _train(context.pipeline, lineage, good, batch)  # 6. learn, 7. gates
     lineage = _account(lineage, intent.ranges, cut, rows, context.pipeline)
     if not _worth_committing(lineage):
         return lineage
@@ -135,10 +136,9 @@ def _batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
     return Batch(features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()))
 
 
-def _test(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:
-    if not rows.num_rows:
+def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> Lineage:
+    if not batch.rows:
         return lineage
-    batch = _batch(pipeline, rows)
     if lineage.total.trained + lineage.pending.rows.trained:
         outputs = pipeline.learner.predict(lineage.state, batch.features)
     else:
@@ -146,12 +146,12 @@ def _test(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:
     return replace(lineage, prequential=lineage.prequential.score(outputs, batch.labels))
 
 
-def _train(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:
+def _train(pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch) -> Lineage:
     """Learn and judge: a batch that fails a gate leaves the weights as they were and counts as quarantined."""
     pending = lineage.pending
     if not rows.num_rows:
         return lineage
-    state, report = local.learn(pipeline.learner, lineage.state, _batch(pipeline, rows))
+    state, report = local.learn(pipeline.learner, lineage.state, batch)
     verdicts = tuple(gate.judge(lineage.state, state, report) for gate in pipeline.gates)
     if not all(verdict.passed for verdict in verdicts):
         rows_counted = pending.rows + Rows(quarantined=rows.num_rows)

@@ -11,8 +11,6 @@ from stream_trainer.errors import InputLost
 Offsets = dict[str, dict[int, int]]
 Ranges = dict[str, dict[int, tuple[int, int]]]
 
-EARLIEST = -2
-
 
 def copy(vector: Mapping[str, Mapping[int, int]]) -> Offsets:
     """A vector of one's own."""

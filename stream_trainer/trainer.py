@@ -50,7 +50,6 @@ class Trainer:
     spark: "SparkSession"
     start: Start = field(default_factory=Start)
     stop: threading.Event = field(default_factory=threading.Event)
-    on_version: Callable[[Lineage], None] = lambda _: None
     lineage: Lineage | None = None
 
     def run(self) -> None:
@@ -116,7 +115,6 @@ class Trainer:
                 connections.outbox.show_progress(self.lineage.head)
                 retention.forget(context.store, self.lineage.head.number, self.settings.store)
                 _log_version(self.lineage)
-                self.on_version(self.lineage)
 
         return learn
 
