@@ -20,7 +20,7 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
-from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.manifest import Loss, Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
@@ -70,6 +70,8 @@ class Pending:
     """The cuts learned since the newest version, and what they add up to."""
 
     cuts: tuple[Ranges, ...] = ()
+    quarantined: tuple[Ranges, ...] = ()
+    lost: tuple[Loss, ...] = ()
     rows: Rows = field(default_factory=Rows)
     unknown_fields: int = 0
     event_time: Span | None = None

@@ -91,7 +91,7 @@ def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Tab
     context.outbox.reject(bad)  # 4. at least once, before the manifest; keyed, so counted once
     batch = _batch(context.pipeline, good)
     lineage = _test(context.pipeline, lineage, batch)  # 5. forecast with the weights from before
-    lineage = _train(context.pipeline, lineage, good, batch)  # 6. learn, 7. gates
+    lineage = _train(context.pipeline, lineage, intent.ranges, good, batch)  # 6. learn, 7. gates
     lineage = _account(lineage, intent.ranges, cut, rows, context.pipeline)
     if not _worth_committing(lineage):
         return lineage
@@ -146,7 +146,7 @@ def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> Lineage:
     return replace(lineage, prequential=lineage.prequential.score(outputs, batch.labels))
 
 
-def _train(pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch) -> Lineage:
+def _train(pipeline: Pipeline, lineage: Lineage, ranges: Ranges, rows: pa.Table, batch: Batch) -> Lineage:
     """Learn and judge: a batch that fails a gate leaves the weights as they were and counts as quarantined."""
     pending = lineage.pending
     if not rows.num_rows:
@@ -154,8 +154,13 @@ def _train(pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch) -
     state, report = local.learn(pipeline.learner, lineage.state, batch)
     verdicts = tuple(gate.judge(lineage.state, state, report) for gate in pipeline.gates)
     if not all(verdict.passed for verdict in verdicts):
-        rows_counted = pending.rows + Rows(quarantined=rows.num_rows)
-        return replace(lineage, pending=replace(pending, rows=rows_counted, gates=verdicts))
+        kept_out = replace(
+            pending,
+            rows=pending.rows + Rows(quarantined=rows.num_rows),
+            quarantined=(*pending.quarantined, ranges),
+            gates=pending.gates if pending.rows.trained else verdicts,
+        )
+        return replace(lineage, pending=kept_out)
     lineage = lineages.keep_golden(pipeline, lineage, rows)
     return replace(
         lineage,

@@ -52,6 +52,8 @@ def manifest_of(
         next_offsets=lineage.position,
         ranges=ranges,
         cuts=list(pending.cuts),
+        quarantined=list(pending.quarantined),
+        lost=list(pending.lost),
         topic_ids=dict(topic_ids),
         rows=pending.rows,
         total=lineage.total + pending.rows,

@@ -6,7 +6,7 @@ describes it for readers in other languages.
 
 import hashlib
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -55,12 +55,27 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
         return self if other is None else Span(min=min(self.min, other.min), max=max(self.max, other.max))
 
 
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """Offsets of a partition that were gone before they were learned, and that a person declared lost.
+
+    `next` is exclusive; None when nobody can say: the topic they belonged to was deleted.
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    start: int
+    next: int | None
+    reason: Literal["retention", "recreated", "vanished"]
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One version. `previous` is the number before it, `parent` the version whose weights it started from.
 
-    `cuts` are the micro-batches it learned, in order; `ranges` is what they cover; `next_offsets` is where the next
-    version begins. `total` counts rows since the first version. `covered_at`: when the trainer last saw the end of
-    the log covered, as far as this version knows.
+    `cuts` are the micro-batches it took in, in order; `ranges` is what they cover; `next_offsets` is where the next
+    version begins. `quarantined` are those of the cuts that failed a gate: accounted for, not in the weights. `lost`
+    are offsets between the previous version and the first cut that were gone. `total` counts rows since the first
+    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows.
     """
 
     format_version: int = FORMAT
@@ -77,6 +92,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     next_offsets: Offsets
     ranges: Ranges
     cuts: list[Ranges]
+    quarantined: list[Ranges] = []
+    lost: list[Loss] = []
     topic_ids: dict[str, str]
     rows: Rows
     total: Rows

@@ -93,7 +93,9 @@ BROKEN_MANIFESTS: dict[str, Change] = {
     "a partition that is no number": lambda m: m["next_offsets"].update(t={"x": 1}),
     "a range of one end": lambda m: m["ranges"].update(t={"0": [1]}),
     "a range of three": lambda m: m["ranges"].update(t={"0": [1, 2, 3]}),
-    "no cuts": lambda m: m.update(cuts=[]),
+    "a loss without a reason": lambda m: m.update(
+        lost=[{"topic": "t", "topic_id": "", "partition": 0, "start": 1, "next": 2}]
+    ),
     "a local time": lambda m: m.update(created_at="2026-01-01T12:00:00+01:00"),
     "rows that lack a count": lambda m: m["rows"].pop("seen"),
     "a gate without a verdict": lambda m: m["gates"].append({"gate": "x"}),
