@@ -4,6 +4,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from infra.spark import build_session, stop_session, warm_up
@@ -35,10 +36,12 @@ def train_here(
         pipeline = _load(address)
         spark = session.result()
     logger.info("settings %s, contract %s", settings.fingerprint(), pipeline.contract.fingerprint[:12])
-    from stream_trainer.trainer import Trainer  # noqa: PLC0415 - it needs torch, which is there by now
+    from stream_trainer.connections import Connections  # noqa: PLC0415 - it needs torch, which is there by now
+    from stream_trainer.trainer import Trainer  # noqa: PLC0415
 
     try:
-        trainer = Trainer(pipeline=pipeline, settings=settings, spark=spark, start=start, stop=stop)
+        connect = partial(Connections, pipeline, settings, spark, create_topics=start.create_topics)
+        trainer = Trainer(pipeline=pipeline, settings=settings, connect=connect, start=start, stop=stop)
         watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
         with watch:
             trainer.run()

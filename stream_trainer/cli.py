@@ -79,6 +79,12 @@ def train(
     strategy: Annotated[
         str, typer.Option(metavar="auto|local", help="Where a micro-batch is learned; auto is local so far.")
     ] = "auto",
+    accept_data_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-data-loss", help="Go on when records that were never learned are gone; the lineage records which."
+        ),
+    ] = False,
     no_create: NoCreate = False,
     with_monitor: Annotated[bool, typer.Option("--with-monitor", help="Watch for drift in the same Spark.")] = False,
 ) -> None:
@@ -92,7 +98,12 @@ def train(
     from infra.training import train_here  # noqa: PLC0415
     from stream_trainer.start import Start  # noqa: PLC0415
 
-    start = Start(origin=origin, until_caught_up=until_caught_up, create_topics=not no_create)
+    start = Start(
+        origin=origin,
+        until_caught_up=until_caught_up,
+        create_topics=not no_create,
+        accept_data_loss=accept_data_loss,
+    )
     train_here(pipeline, connected(Settings()), start, stop, with_monitor=with_monitor)
 
 

@@ -208,11 +208,20 @@ class Admin:
         Raises:
             InputLost: there is no such topic.
         """
-        return str(self._describe(topic)["topic_id"])
+        return self.topic(topic)[0]
 
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions, ascending."""
-        return sorted(int(p["partition_index"]) for p in self._describe(topic)["partitions"])
+        return self.topic(topic)[1]
+
+    def topic(self, topic: str) -> tuple[str, list[int]]:
+        """Id and partitions of a topic, seen at one instant.
+
+        Raises:
+            InputLost: there is no such topic.
+        """
+        found = self._describe(topic)
+        return str(found["topic_id"]), sorted(int(p["partition_index"]) for p in found["partitions"])
 
     def show_progress(self, group: str, positions: Mapping[TopicPartition, Any]) -> None:
         """Commit positions to a consumer group that nobody is a member of."""

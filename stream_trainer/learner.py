@@ -41,13 +41,15 @@ class Batch:
 class LearnReport:
     """What one call of `learn` did: rows and optimiser steps, mean loss, the largest gradient norm before clipping.
 
-    `finite` is False when a loss or gradient was NaN or infinite; learning stopped there.
+    `update_norm` is the Euclidean length of the way that the weights went; 0 where a learner has no such thing, as
+    with `gradient_norm`. `finite` is False when a loss or gradient was NaN or infinite; learning stopped there.
     """
 
     rows: int
     steps: int
     loss: float
     gradient_norm: float
+    update_norm: float
     finite: bool
 
 

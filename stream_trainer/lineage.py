@@ -14,18 +14,19 @@ from torch import Tensor
 from stream_trainer import offsets, reference, schema
 from stream_trainer.errors import UsageError
 from stream_trainer.features import encode
+from stream_trainer.gates import History
 from stream_trainer.learner import State
-from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.offsets import Loss, Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
-from stream_trainer.store.manifest import Loss, Verdict
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
 GOLDEN_ROWS = 8
-_LEARNER, _PREQUENTIAL = "learner.", "prequential."
+_LEARNER, _PREQUENTIAL, _HISTORY = "learner.", "prequential.", "gates."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,12 @@ def _arrays(table: pa.Table) -> dict[str, pa.Array]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """The cuts learned since the newest version, and what they add up to."""
+    """The cuts learned since the newest version, and what they add up to.
+
+    Attributes:
+        first_cut: number of the first intent that can still be learned: those before it were lost.
+        begun: monotonic seconds at which the first cut was learned; None before. Never stored.
+    """
 
     cuts: tuple[Ranges, ...] = ()
     quarantined: tuple[Ranges, ...] = ()
@@ -78,6 +84,8 @@ class Pending:
     append_time: Span | None = None
     covered_at: datetime | None = None
     gates: tuple[Verdict, ...] = ()
+    first_cut: int = 0
+    begun: float | None = None
 
     @property
     def ranges(self) -> Ranges:
@@ -104,6 +112,7 @@ class Lineage:
     position: Offsets
     state: State
     prequential: Prequential
+    history: History
     seen: Seen
     total: Rows
     pending: Pending
@@ -119,14 +128,19 @@ def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
         position=position,
         state=pipeline.learner.init(pipeline.spec, pipeline.seed),
         prequential=Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs),
+        history=History.fresh(),
         seen=Seen(learned=HISTOGRAM.empty_table()),
         total=Rows(),
         pending=Pending(),
     )
 
 
-def load(pipeline: Pipeline, store: ModelStore, head: Version, parent: Version | None = None) -> Lineage:
+def load(
+    pipeline: Pipeline, store: ModelStore, head: Version, parent: Version | None = None, *, number: int | None = None
+) -> Lineage:
     """The lineage that continues `head`; with `parent`, from that version's weights but the head's offsets.
+
+    `number` is that of the version to come; without it, the one after `head`.
 
     Raises:
         Corrupt: a file differs from what was committed.
@@ -145,10 +159,11 @@ def load(pipeline: Pipeline, store: ModelStore, head: Version, parent: Version |
     return Lineage(
         head=head,
         parent=source,
-        number=store.highest() + 1,
+        number=head.number + 1 if number is None else number,
         position=offsets.copy(head.manifest.next_offsets),
         state=State(spec=pipeline.spec, serving=stored.serving, training=_under(_LEARNER, stored.training)),
         prequential=Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, stored.training)),
+        history=History.from_tensors(_under(_HISTORY, stored.training)),
         seen=Seen(
             reference=Reference.from_bytes(store.reference(digest)) if digest else None,
             digest=digest,
@@ -165,6 +180,7 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
     """The data files of the version that this lineage is about to become."""
     training = {f"{_LEARNER}{name}": tensor for name, tensor in lineage.state.training.items()}
     training |= {f"{_PREQUENTIAL}{name}": tensor for name, tensor in lineage.prequential.tensors().items()}
+    training |= {f"{_HISTORY}{name}": tensor for name, tensor in lineage.history.tensors().items()}
     files = {
         WEIGHTS: tensors.to_bytes(lineage.state.serving),
         TRAINER: tensors.to_bytes(training),
@@ -174,6 +190,19 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
     if lineage.seen.reference is None and lineage.seen.baseline is not None:
         files[BASELINE] = reference.table_to_bytes(lineage.seen.baseline)
     return files
+
+
+def committed(lineage: Lineage, version: Version) -> Lineage:
+    """The lineage after it has become a version."""
+    return replace(
+        lineage,
+        head=version,
+        parent=version,
+        number=version.number + 1,
+        total=version.manifest.total,
+        seen=replace(lineage.seen, digest=version.manifest.reference),
+        pending=Pending(),
+    )
 
 
 def keep_golden(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:

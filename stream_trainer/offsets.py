@@ -4,12 +4,30 @@ A vector says, per topic and partition, the next offset to read. A range `[start
 vectors. Offsets inside a range may hold no record (transaction markers, aborted or compacted records).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
 
 from stream_trainer.errors import InputLost
 
+Reason = Literal["retention", "recreated", "vanished"]
 Offsets = dict[str, dict[int, int]]
 Ranges = dict[str, dict[int, tuple[int, int]]]
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """Offsets of a partition that were gone before they were learned, and that a person declared lost.
+
+    `next` is exclusive; None when nobody can say: the topic they belonged to was deleted.
+    """
+
+    topic: str
+    topic_id: str
+    partition: int
+    start: int
+    next: int | None
+    reason: Reason
 
 
 def copy(vector: Mapping[str, Mapping[int, int]]) -> Offsets:
@@ -85,3 +103,22 @@ def starts(ranges: Ranges) -> Offsets:
 def ends(ranges: Ranges) -> Offsets:
     """Where each range ends, exclusive."""
     return {t: {p: n for p, (_, n) in ps.items()} for t, ps in ranges.items()}
+
+
+def skip(vector: Offsets, losses: Iterable[Loss], starts: Offsets) -> Offsets:
+    """The vector past what is lost: an expired range ends where the log begins, a topic created again begins anew.
+
+    Args:
+        vector: where reading stands.
+        losses: what is gone, per partition.
+        starts: the first offset of every partition that exists.
+    """
+    after = copy(vector)
+    for loss in losses:
+        if loss.reason == "retention" and loss.next is not None:
+            after[loss.topic][loss.partition] = loss.next
+        else:
+            after[loss.topic].pop(loss.partition, None)
+    for topic in {loss.topic for loss in losses if loss.reason == "recreated"}:
+        after[topic] = dict(starts.get(topic, {}))
+    return after

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from stream_trainer.alerts import TrainerAlert
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, ControlProducer
 from stream_trainer.store import Version
@@ -60,7 +62,7 @@ class KafkaOutbox:
         self._admin = admin
 
     def reject(self, rows: pa.Table) -> None:
-        """See `microbatch.Outbox.reject`."""
+        """See `outside.Outbox.reject`."""
         now = datetime.now(UTC)
         accounting = rows.select([name for name in rows.column_names if name.startswith("_")])
         for chunk in accounting.to_batches(max_chunksize=_CHUNK):
@@ -71,10 +73,16 @@ class KafkaOutbox:
             self._producer.send(self._topics.rejected, records)
 
     def announce(self, version: Version, covered_at: datetime) -> None:
-        """See `microbatch.Outbox.announce`; a version that failed a gate becomes head, but not champion."""
+        """See `outside.Outbox.announce`; a version that failed a gate becomes head, but not champion."""
         value = announcement(version, covered_at, datetime.now(UTC))
         keys = ["head", "champion"] if version.manifest.passed else ["head"]
         self._producer.send(self._topics.models, [(key, value) for key in keys])
+
+    def alert(self, alerts: Iterable[TrainerAlert]) -> None:
+        """See `outside.Outbox.alert`."""
+        records = [(alert.alert_key, alert) for alert in alerts]
+        if records:
+            self._producer.send(self._topics.alerts, records)
 
     def show_progress(self, version: Version) -> None:
         """Commit the offsets to the group `P.trainer` for lag tools; never read back, so a failure is only logged."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from stream_trainer.contract import Contract
 from stream_trainer.errors import UsageError
 from stream_trainer.features import FeatureSpec, feature_spec
-from stream_trainer.gates import Finite, Gate
+from stream_trainer.gates import DEFAULT_GATES, Gate
 from stream_trainer.learner import Learner
 from stream_trainer.learners import Sgd
 from stream_trainer.topics import Topics
@@ -32,7 +32,7 @@ class Pipeline:
     name: str
     contract: Contract
     learner: Learner = field(default_factory=Sgd)
-    gates: tuple[Gate, ...] = (Finite(),)
+    gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
     reference_rows: int = 2_000
     reference_hours: int = 48

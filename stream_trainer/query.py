@@ -7,7 +7,7 @@ read from Spark's offset log, never from its rows: transaction markers and abort
 import json
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from stream_trainer.contract import Contract
 from stream_trainer.decode import decode, decoded_schema
 from stream_trainer.errors import StreamFailed
 from stream_trainer.kafka import spark_options
-from stream_trainer.microbatch import Cut
+from stream_trainer.learning import Cut
 from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.outside import LearnCut, Position
 from stream_trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _FETCH = {
     # The last fetch of a range waits this long at the broker for records that are not there yet.
     "kafka.fetch.max.wait.ms": "20",
 }
-
-LearnCut = Callable[[Cut, Callable[[], pa.Table]], None]
-Position = Callable[[], Offsets]
 
 
 class ExamplesReader:
@@ -141,6 +139,12 @@ class RunningStream:
             except BaseException as error:
                 self._failure = error
                 raise
+
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """No micro-batch runs inside the block."""
+        with self._busy:
+            yield
 
     def check(self) -> None:
         """Nothing while the query runs: it ends by itself only by failing.

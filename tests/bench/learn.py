@@ -15,33 +15,30 @@ from stream_trainer import microbatch, reference
 from stream_trainer.decode import decode
 from stream_trainer.features import encode
 from stream_trainer.learner import Batch
+from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
-from stream_trainer.microbatch import Context, Cut
+from stream_trainer.microbatch import Context
 from stream_trainer.offsets import Offsets
-from stream_trainer.store import Version, open_store
+from stream_trainer.store import open_store
 from stream_trainer.strategies import local
+from stream_trainer.testing import MemoryOutbox
 from stream_trainer.versions import manifest_of
 from tests.bench.decode import ROWS, records
 from tests.bench.options import Options
 from tests.bench.section import Section
 from tests.bench.timing import seconds
 from tests.bench.world import TOPICS, fresh_settings
+from tests.core.worlds import FakeSource
 
 _PIECE = 1_000
 _COMMITS = 100
 
 
-class _Silent:
-    """Kafka's side of a micro-batch, doing nothing."""
+class _Silent(FakeSource):
+    """A topic that is still the same."""
 
     def check(self, needed: Offsets) -> dict[str, str]:
         return {TOPICS.examples: "none"}
-
-    def reject(self, rows: pa.Table) -> None:
-        pass
-
-    def announce(self, version: Version, covered_at: datetime) -> None:
-        pass
 
 
 def measure(options: Options) -> Section:
@@ -50,14 +47,14 @@ def measure(options: Options) -> Section:
     rows = [[name, f"{ROWS / spent:,.0f} rows/s", f"{spent * 1000:.1f}", ""] for name, spent in _rates(table).items()]
     with fresh_settings() as settings:
         store = open_store(settings, pipeline.name)
-        silent = _Silent()
         context = Context(
             pipeline=pipeline,
             store=store,
-            source=silent,
-            outbox=silent,
+            source=_Silent(),
+            outbox=MemoryOutbox(),
             run_id="bench",
             clock=lambda: datetime.now(UTC),
+            monotonic=time.monotonic,
         )
         lineage, batches = _microbatches(context, table)
         commits = _commits(context, lineage)

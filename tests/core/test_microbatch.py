@@ -9,20 +9,22 @@ import torch
 from stream_trainer import lineage as lineages
 from stream_trainer import microbatch, offsets
 from stream_trainer.errors import Fenced, InputLost, StoreUnavailable
+from stream_trainer.gates import Evidence
+from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
-from stream_trainer.microbatch import Cut
+from stream_trainer.opening import open_lineage
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore, Rows, Version
 from stream_trainer.store.manifest import Manifest, Verdict
 from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import TRAINER, WEIGHTS
+from stream_trainer.testing import MemoryOutbox
 from tests.core.worlds import (
     CONTRACT,
     NOW,
     TOPIC,
     FakeSource,
     MemoryLog,
-    MemoryOutbox,
     bits,
     context_of,
     flight,
@@ -51,25 +53,20 @@ class World:
         wanted = self.log.ends() if end is None else {TOPIC: end}
         return Cut(ranges=offsets.ranges_between(self.lineage.position, wanted), covered_at=NOW)
 
-    def learn(self, cut: Cut | None = None, *, backwards: bool = False) -> Lineage:
+    def learn(self, cut: Cut | None = None, *, backwards: bool = False, more: bool = False) -> Lineage:
         chosen = cut or self.cut()
         fetch = lambda: self.log.fetch(chosen, backwards=backwards)  # noqa: E731
-        self.lineage = microbatch.run(self.context(), self.lineage, chosen, fetch)
+        self.lineage = microbatch.run(self.context(), self.lineage, chosen, fetch, more=more)
         return self.lineage
 
     def restart(self) -> None:
         """A new process: what the store holds, and first what its intents ask for."""
-        head = self.store.head()
         self.outbox = MemoryOutbox()
         self.source = FakeSource()
-        if head is None:
-            self.lineage = lineages.fresh(self.pipeline, START, self.store.highest() + 1)
-        else:
-            self.lineage = lineages.load(self.pipeline, self.store, head)
-        number = self.lineage.number
-        for intent in self.store.intents(number):
-            if self.lineage.number == number:
-                self.learn(Cut(ranges=intent.ranges, covered_at=None))
+        opened = open_lineage(self.context(), "earliest", START, START)
+        self.lineage = opened.lineage
+        for left, ranges in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
+            self.learn(Cut(ranges=ranges, covered_at=None), more=left > 0)
 
 
 def fill(world: World, first: int = 0, n: int = 40) -> None:
@@ -190,7 +187,7 @@ class Suspicious:
     def __init__(self) -> None:
         self.closed = False
 
-    def judge(self, before: object, after: object, report: object) -> Verdict:
+    def judge(self, evidence: Evidence) -> Verdict:
         return Verdict(gate="suspicious", passed=not self.closed, detail="told to" if self.closed else "")
 
 
@@ -315,7 +312,7 @@ def test_a_rejected_record_is_sent_at_least_once_whenever_it_crashes(tmp_path: P
             world.restart()
             if world.lineage.position != world.log.ends():
                 world.learn()
-        sent = {(r["_partition"], r["_offset"]) for r in [*first.rejected, *world.outbox.rejected]}
+        sent = {(r["_partition"], r["_offset"]) for r in [*first.rejected.values(), *world.outbox.rejected.values()]}
         assert sent == {(1, 4), (1, 9), (1, 14), (1, 19)}, at
 
 

@@ -8,7 +8,7 @@ from stream_trainer.decode import decode
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.outbox import KafkaOutbox
 from stream_trainer.store import Version
-from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.manifest import Rows, Verdict
 from stream_trainer.topics import Topics
 from tests.core.test_microbatch import World, fill
 from tests.core.worlds import CONTRACT, NOW, kafka_batch
@@ -62,7 +62,8 @@ def test_a_version_that_passed_is_head_and_champion_another_only_head(tmp_path: 
     failed = Verdict(gate="finite", passed=False, detail="nan")
     for gates, expected in (([], ["head", "champion"]), ([failed], ["head"])):
         producer = Producer()
-        outbox(producer).announce(version(tmp_path / str(len(gates)), gates=gates), NOW)
+        fields = {"gates": gates, "rows": Rows(seen=1, quarantined=1)}
+        outbox(producer).announce(version(tmp_path / str(len(gates)), **fields), NOW)
         ((topic, records),) = producer.sent
         assert topic == "flights.models"
         assert [key for key, _ in records] == expected

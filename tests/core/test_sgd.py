@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from stream_trainer.features import FeatureSpec
-from stream_trainer.gates import Finite
+from stream_trainer.gates import Evidence, Finite, History
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners import Sgd
 from stream_trainer.learners.sgd import mlp
+from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.tensors import from_bytes, to_bytes
 
 WIDTH = 4
@@ -162,6 +163,14 @@ def test_tied_weights_are_stored_once_and_stay_tied() -> None:
     assert net.first.weight is net.second.weight
 
 
+def finite(before: State, after: State, report: LearnReport) -> Verdict:
+    rows = report.rows
+    history = History.fresh()
+    return Finite().judge(
+        Evidence(before=before, after=after, report=report, seen=rows, rejected=0, loss=0.0, history=history)
+    )
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_label_that_is_not_finite_is_reported_and_fails_the_gate(bad: float) -> None:
     learner = Sgd()
@@ -170,17 +179,17 @@ def test_a_label_that_is_not_finite_is_reported_and_fails_the_gate(bad: float) -
     state = learner.init(BINARY, 0)
     after, report = learner.learn(state, batch)
     assert (report.finite, report.rows, report.steps) == (False, 32, 1)
-    verdict = Finite().judge(state, after, report)
+    verdict = finite(state, after, report)
     assert not verdict.passed
     assert "row 32" in verdict.detail
 
 
 def test_the_gate_names_the_tensor_that_is_not_finite() -> None:
     state, report = Sgd().learn(Sgd().init(BINARY, 0), rows(8, 0))
-    assert Finite().judge(state, state, report).passed
+    assert finite(state, state, report).passed
     broken = State(spec=BINARY, serving={**state.serving, "net.x": torch.tensor([float("nan")])}, training={})
-    assert "net.x" in Finite().judge(state, broken, report).detail
-    assert Finite().judge(state, State(spec=BINARY, serving={"n": torch.tensor([1])}, training={}), report).passed
+    assert "net.x" in finite(state, broken, report).detail
+    assert finite(state, State(spec=BINARY, serving={"n": torch.tensor([1])}, training={}), report).passed
 
 
 def loss(learner: Sgd, state: State, batch: Batch) -> float:
@@ -222,7 +231,7 @@ def test_no_rows_change_no_weight() -> None:
     learner = Sgd()
     state, _ = learner.learn(learner.init(BINARY, 0), rows(64, 0))
     after, report = learner.learn(state, rows(0, 0))
-    assert report == LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, finite=True)
+    assert report == LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm=0.0, finite=True)
     assert same_bits(state, after)
     assert learner.predict(state, rows(0, 0).features).shape == (0,)
 

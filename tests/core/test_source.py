@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 
 from stream_trainer.errors import InputLost
@@ -11,33 +13,39 @@ class Topic:
     def __init__(self, starts: dict[int, int], ends: dict[int, int], topic_id: str = "id-1") -> None:
         self.first, self.last, self.id = starts, ends, topic_id
 
-    def topic_id(self, topic: str) -> str:
-        return self.id
+    def topic(self, topic: str) -> tuple[str, list[int]]:
+        return self.id, self.partitions(topic)
 
     def partitions(self, topic: str) -> list[int]:
         return sorted(self.first)
 
-    def starts(self, topic: str, partitions: list[int]) -> dict[int, int]:
+    def starts(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         return {p: self.first[p] for p in partitions if p in self.first}
 
-    def ends(self, topic: str, partitions: list[int]) -> dict[int, int]:
+    def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         return {p: self.last[p] for p in partitions if p in self.last}
 
 
 def source(topic: Topic, known_id: str | None = "id-1") -> KafkaSource:
-    return KafkaSource(TOPIC, topic, topic, known_id)  # type: ignore[arg-type]
+    return KafkaSource(TOPIC, topic, topic, known_id)
 
 
-def test_a_position_is_continued_and_new_partitions_begin_at_their_start() -> None:
-    found = source(Topic({0: 0, 1: 3, 2: 4}, {0: 9, 1: 9, 2: 9})).start({TOPIC: {0: 5, 1: 3}})
-    assert found == {TOPIC: {0: 5, 1: 3, 2: 4}}
-
-
-def test_ends_are_those_of_every_partition_or_of_the_asked_ones() -> None:
+def test_the_log_begins_and_ends_where_its_partitions_do() -> None:
     made = source(Topic({0: 0, 1: 0}, {0: 9, 1: 8}))
     assert made.latest() == {TOPIC: {0: 9, 1: 8}}
-    assert made.ends({TOPIC: {1: 2}}) == {TOPIC: {1: 8}}
     assert made.earliest() == {TOPIC: {0: 0, 1: 0}}
+    assert made.covered({TOPIC: {1: 8}})
+    assert not made.covered({TOPIC: {0: 8, 1: 8}})
+
+
+def test_what_is_missing_is_told_partition_by_partition() -> None:
+    expired = source(Topic({0: 8, 1: 0}, {0: 9, 1: 9})).missing({TOPIC: {0: 5, 1: 5, 2: 5}})
+    assert [(x.partition, x.start, x.next, x.reason) for x in expired] == [
+        (0, 5, 8, "retention"),
+        (2, 5, None, "vanished"),
+    ]
+    again = source(Topic({0: 0}, {0: 1000}, "id-2")).missing({TOPIC: {0: 5}})
+    assert [(x.topic_id, x.start, x.next, x.reason) for x in again] == [("id-1", 5, None, "recreated")]
 
 
 def test_a_recreated_topic_is_lost_input_even_with_more_records() -> None:

@@ -275,7 +275,8 @@ def test_a_damaged_alias_is_corrupt(store: ModelStore) -> None:
 
 def test_a_version_that_failed_a_gate_is_head_but_not_champion(store: ModelStore) -> None:
     commit(store, 1)
-    commit(store, 2, gates=[Verdict(gate="finite", passed=False, detail="nan")])
+    failed = [Verdict(gate="finite", passed=False, detail="nan")]
+    commit(store, 2, gates=failed, rows=Rows(seen=10, quarantined=10))
     head, champion = store.head(), store.champion()
     assert head is not None
     assert champion is not None

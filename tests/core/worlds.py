@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Numeric, NumericLabel, Vector
 from stream_trainer.decode import ARROW_CONTENT_TYPE, decode
+from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
-from stream_trainer.microbatch import Context, Cut
-from stream_trainer.offsets import Offsets
+from stream_trainer.microbatch import CommitPolicy, Context
+from stream_trainer.offsets import Loss, Offsets
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import TIMESTAMP
-from stream_trainer.store import ModelStore, Version
+from stream_trainer.store import ModelStore
+from stream_trainer.testing import MemoryOutbox
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOPIC = "flights.examples"
@@ -158,28 +160,26 @@ class FakeSource:
         self.failure = failure
         self.seen: list[Offsets] = []
 
+    def expect(self, topic_ids: dict[str, str]) -> None:
+        raise NotImplementedError
+
+    def earliest(self) -> Offsets:
+        raise NotImplementedError
+
+    def latest(self) -> Offsets:
+        raise NotImplementedError
+
+    def covered(self, vector: Offsets) -> bool:
+        raise NotImplementedError
+
+    def missing(self, needed: Offsets) -> list[Loss]:
+        raise NotImplementedError
+
     def check(self, needed: Offsets) -> dict[str, str]:
         self.seen.append(needed)
         if self.failure is not None:
             raise self.failure
         return {TOPIC: "11111111-2222-3333-4444-555555555555"}
-
-
-class MemoryOutbox:
-    """Keeps what it was given; `calls` names everything in order."""
-
-    def __init__(self) -> None:
-        self.rejected: list[dict[str, Any]] = []
-        self.announced: list[int] = []
-        self.calls: list[str] = []
-
-    def reject(self, rows: pa.Table) -> None:
-        self.calls.append("reject")
-        self.rejected += rows.to_pylist()
-
-    def announce(self, version: Version, covered_at: datetime) -> None:
-        self.calls.append("announce")
-        self.announced.append(version.number)
 
 
 def context_of(
@@ -190,6 +190,8 @@ def context_of(
     outbox: MemoryOutbox | None = None,
     run_id: str = "run",
     clock: Callable[[], datetime] = lambda: NOW,
+    monotonic: Callable[[], float] = lambda: 0.0,
+    policy: CommitPolicy | None = None,
 ) -> Context:
     return Context(
         pipeline=pipeline,
@@ -198,6 +200,8 @@ def context_of(
         outbox=outbox or MemoryOutbox(),
         run_id=run_id,
         clock=clock,
+        monotonic=monotonic,
+        policy=policy or CommitPolicy(),
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline
+from stream_trainer.connections import Connections
 from stream_trainer.kafka import Admin, Message, librdkafka_options, read_all, topic_plans
 from stream_trainer.lineage import Lineage
 from stream_trainer.settings import KafkaSettings, Settings, TrainerSettings
@@ -85,19 +87,19 @@ class World:
 
     def train(self, **start: Any) -> Trainer:
         """Learn what is there, and end."""
-        trainer = Trainer(
-            pipeline=self.pipeline,
-            settings=self.settings,
-            spark=self.spark,
-            start=Start(until_caught_up=True, **start),
-        )
+        trainer = self.trainer(Start(until_caught_up=True, **start))
         trainer.run()
         return trainer
+
+    def trainer(self, start: Start | None = None) -> Trainer:
+        """One that has not begun."""
+        connect = partial(Connections, self.pipeline, self.settings, self.spark)
+        return Trainer(pipeline=self.pipeline, settings=self.settings, connect=connect, start=start or Start())
 
     @contextmanager
     def training(self) -> Iterator["Background"]:
         """Learn in the background for the length of the block; its failure is raised at the end."""
-        background = Background(Trainer(pipeline=self.pipeline, settings=self.settings, spark=self.spark))
+        background = Background(self.trainer())
         try:
             yield background
         finally:

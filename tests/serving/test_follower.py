@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.manifest import Rows, Verdict
 from stream_trainer.store.store import GOLDEN, WEIGHTS
 from tests.serving.fixtures import (
     NOW,
@@ -20,7 +20,10 @@ STATE = learned_state()
 OTHER = learned_state(seed=1)
 BAD: dict[str, tuple[Any, dict[str, Any]]] = {
     "contract": (STATE, {"contract": "0" * 64}),
-    "gates": (STATE, {"gates": [Verdict(gate="finite", passed=False, detail="")]}),
+    "gates": (
+        STATE,
+        {"gates": [Verdict(gate="finite", passed=False, detail="")], "rows": Rows(seen=8, quarantined=8)},
+    ),
     "not_finite": (
         damaged(STATE, "net.skip.weight", float("nan")),
         {"files": {GOLDEN: golden(PIPELINE, STATE)}},

@@ -1,0 +1,147 @@
+"""What one micro-batch does to a lineage, without store, Kafka or clock: the pure middle of `microbatch.run`.
+
+The trainer and `replay` both call `learn`; so what a replay computes is what the trainer computed.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from stream_trainer import gates, offsets
+from stream_trainer import lineage as lineages
+from stream_trainer.features import encode
+from stream_trainer.gates import Evidence
+from stream_trainer.learner import Batch, LearnReport
+from stream_trainer.lineage import Lineage
+from stream_trainer.offsets import Ranges
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.prequential import uniform
+from stream_trainer.store import Rows, Span
+from stream_trainer.strategies import local
+
+_NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm=0.0, finite=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """One micro-batch before it was read: its ranges, and the instant at which they reached the end of the log."""
+
+    ranges: Ranges
+    covered_at: datetime | None
+
+
+def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:
+    """Test, then train, then judge, then account.
+
+    Args:
+        pipeline: whose learner and gates.
+        lineage: where it stands; the cut begins at its position.
+        cut: what `rows` are the records of.
+        rows: decoded (`decode.decoded_schema`), in any order.
+    """
+    ordered = _in_log_order(rows)
+    good = ordered.filter(pc.is_null(ordered.column("_reason")))
+    batch = _batch(pipeline, good)
+    lineage, loss = _test(pipeline, lineage, batch)
+    if rows.num_rows:
+        lineage = _train(pipeline, lineage, cut.ranges, good, batch, seen=rows.num_rows, loss=loss)
+    return _account(pipeline, lineage, cut, ordered)
+
+
+def rejected(rows: pa.Table) -> pa.Table:
+    """Those of the decoded rows that cannot be used."""
+    return rows.filter(pc.is_valid(rows.column("_reason")))
+
+
+def _in_log_order(rows: pa.Table) -> pa.Table:
+    order = [(name, "ascending") for name in ("_topic", "_partition", "_offset", "_row")]
+    return rows.sort_by(order).combine_chunks()
+
+
+def _batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
+    columns = {f.name: rows.column(f.name).combine_chunks() for f in pipeline.contract.features}
+    labels = rows.column(pipeline.contract.label.name).to_numpy()
+    return Batch(features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()))
+
+
+def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, float]:
+    """Forecast with the weights from before; the mean loss of the micro-batch."""
+    if not batch.rows:
+        return lineage, 0.0
+    if lineage.total.trained + lineage.pending.rows.trained:
+        outputs = pipeline.learner.predict(lineage.state, batch.features)
+    else:
+        outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
+    before, scored = lineage.prequential, lineage.prequential.score(outputs, batch.labels)
+    loss = float(scored.sums[0] - before.sums[0]) / batch.rows
+    return replace(lineage, prequential=scored), loss
+
+
+def _train(
+    pipeline: Pipeline, lineage: Lineage, ranges: Ranges, rows: pa.Table, batch: Batch, *, seen: int, loss: float
+) -> Lineage:
+    """Learn and judge: a micro-batch that fails a gate leaves the weights as they were and counts as quarantined."""
+    state, report = local.learn(pipeline.learner, lineage.state, batch) if batch.rows else (lineage.state, _NOTHING)
+    evidence = Evidence(
+        before=lineage.state,
+        after=state,
+        report=report,
+        seen=seen,
+        rejected=seen - batch.rows,
+        loss=loss,
+        history=lineage.history,
+    )
+    verdicts = tuple(gate.judge(evidence) for gate in pipeline.gates)
+    pending = replace(lineage.pending, gates=gates.worst(lineage.pending.gates, verdicts))
+    if not all(verdict.passed for verdict in verdicts):
+        kept_out = replace(
+            pending,
+            rows=pending.rows + Rows(quarantined=batch.rows),
+            quarantined=(*pending.quarantined, ranges),
+        )
+        return replace(lineage, pending=kept_out, history=lineage.history.fail())
+    if not batch.rows:
+        return replace(lineage, pending=pending)
+    lineage = lineages.keep_golden(pipeline, lineage, rows)
+    return replace(
+        lineage,
+        state=state,
+        seen=lineage.seen.add(pipeline, rows),
+        history=lineage.history.add(report, loss),
+        pending=replace(pending, rows=pending.rows + Rows(trained=batch.rows)),
+    )
+
+
+def _account(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:
+    pending = lineage.pending
+    event_time = _span(rows.column(pipeline.contract.event_time))
+    append_time = _span(rows.column("_append_time"))
+    counted = replace(
+        pending,
+        cuts=(*pending.cuts, cut.ranges),
+        rows=pending.rows + Rows(seen=rows.num_rows, rejected=rejected(rows).num_rows),
+        unknown_fields=pending.unknown_fields + (pc.sum(rows.column("_unknown_fields")).as_py() or 0),
+        event_time=event_time.union(pending.event_time) if event_time else pending.event_time,
+        append_time=append_time.union(pending.append_time) if append_time else pending.append_time,
+        covered_at=cut.covered_at or _appended_through(rows) or pending.covered_at,
+    )
+    return replace(lineage, pending=counted, position=offsets.advance(lineage.position, cut.ranges))
+
+
+def _span(column: pa.ChunkedArray) -> Span | None:
+    bounds = pc.min_max(column).as_py()
+    if bounds["min"] is None:
+        return None
+    return Span(min=bounds["min"].astimezone(UTC), max=bounds["max"].astimezone(UTC))
+
+
+def _appended_through(rows: pa.Table) -> datetime | None:
+    """When a limit cut the batch short: every partition is covered up to its own newest record."""
+    if not rows.num_rows:
+        return None
+    newest = rows.group_by(["_topic", "_partition"]).aggregate([("_append_time", "max")])
+    oldest: datetime = pc.min(newest.column("_append_time_max")).as_py()
+    return oldest.astimezone(UTC)

@@ -1,0 +1,104 @@
+"""Where a trainer begins: the newest version that verifies, and the cuts that were planned but are in no such version.
+
+Those cuts come from the intents of a run that died, or of versions whose files are damaged. They are learned first,
+exactly as they were planned, and become one version.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from stream_trainer import lineage as lineages
+from stream_trainer import offsets
+from stream_trainer.alerts import TrainerAlert, damage_alert
+from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged, UsageError
+from stream_trainer.lineage import Lineage
+from stream_trainer.microbatch import Context
+from stream_trainer.offsets import Offsets, Ranges
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.store import ModelStore, Version
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A lineage to go on with.
+
+    Attributes:
+        lineage: where it stands.
+        planned: the cuts to be learned before anything new.
+        damaged: numbers above the head whose files are not what was committed, and what is wrong with them.
+    """
+
+    lineage: Lineage
+    planned: list[Ranges]
+    damaged: dict[int, str]
+
+    def alerts(self, context: Context, healed_by: int | None) -> list[TrainerAlert]:
+        """One alert a damaged version."""
+        name, at = context.pipeline.name, context.clock()
+        return [damage_alert(name, number, why, at, healed_by=healed_by) for number, why in self.damaged.items()]
+
+
+def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offsets) -> Opened:
+    """The lineage to continue, or a fresh one at the asked end of the log.
+
+    Raises:
+        UsageError: `origin` names no version, or the contract has changed.
+        StoreDamaged: no version verifies, or an intent cannot be read.
+    """
+    store, pipeline = context.store, context.pipeline
+    head = store.head()
+    number = store.highest() + 1
+    damaged = _damaged(store, head, number)
+    planned = _planned(store, damaged, number)
+    if head is not None:
+        lineage = _continued(pipeline, store, head, origin, number)
+    elif origin.isdigit():
+        raise UsageError(f"{store.describe()} has no versions: --from {origin} names none")
+    else:
+        at = latest if origin == "latest" else earliest
+        # A run that died before its first version has fixed where that version begins.
+        lineage = lineages.fresh(pipeline, offsets.starts(planned[0]) if planned else at, number)
+        logger.info("starting a new lineage in %s", store.describe())
+    return Opened(lineage=lineage, planned=planned, damaged=damaged)
+
+
+def _continued(pipeline: Pipeline, store: ModelStore, head: Version, origin: str, number: int) -> Lineage:
+    parent = store.verify(int(origin)) if origin.isdigit() else None
+    logger.info("continuing version %d of %s", head.number, store.describe())
+    return lineages.load(pipeline, store, head, parent, number=number)
+
+
+def _damaged(store: ModelStore, head: Version | None, number: int) -> dict[int, str]:
+    found = {}
+    for candidate in range(head.number + 1 if head else 1, number):
+        try:
+            store.verify(candidate)
+        except (Corrupt, NoVersion) as error:
+            logger.warning("%s; its records are learned again", error)
+            found[candidate] = str(error)
+    return found
+
+
+def _planned(store: ModelStore, damaged: dict[int, str], number: int) -> list[Ranges]:
+    """The cuts of damaged versions, then those that were planned for the next one."""
+    cuts: list[Ranges] = []
+    for candidate in damaged:
+        cuts += _cuts_of(store, candidate)
+    own = _intents(store, number)
+    return [*cuts, *own[len(cuts) :]] if own[: len(cuts)] == cuts[: len(own)] else own
+
+
+def _cuts_of(store: ModelStore, number: int) -> list[Ranges]:
+    try:
+        return store.read(number).manifest.cuts
+    except (Corrupt, NoVersion):
+        return _intents(store, number)
+
+
+def _intents(store: ModelStore, number: int) -> list[Ranges]:
+    try:
+        return [intent.ranges for intent in store.intents(number)]
+    except Corrupt as error:
+        raise StoreDamaged(f"{error}: nothing was committed with it; delete the file and start again") from error
