@@ -65,7 +65,7 @@ def of_batches(rows: int, **more: Any) -> TrainerSettings:
 
 
 def test_what_one_run_learns_in_three_goes_is_what_it_learns_in_one(tmp_path: Path) -> None:
-    script = [*flights(20), Pause(), *flights(20, 20), Poison(b"{"), Pause(), *flights(20, 40)]
+    script: list[Item] = [*flights(20), Pause(), *flights(20, 20), Poison(b"{"), Pause(), *flights(20, 40)]
     whole = train(PIPELINE, ScriptedLog(PIPELINE, script), tmp_path / "whole")
     log = ScriptedLog(PIPELINE)
     for piece in (script[:21], script[21:43], script[43:]):
