@@ -176,6 +176,19 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
     return files
 
 
+def committed(lineage: Lineage, version: Version) -> Lineage:
+    """The lineage after it has become a version: nothing pending, and that version is head and parent."""
+    return replace(
+        lineage,
+        head=version,
+        parent=version,
+        number=version.number + 1,
+        total=version.manifest.total,
+        seen=replace(lineage.seen, digest=version.manifest.reference),
+        pending=Pending(),
+    )
+
+
 def keep_golden(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> Lineage:
     """Remember the newest rows as the golden input; their outputs are computed at the commit."""
     names = [field.name for field in schema.arrow_fields(pipeline.contract, "request")]

@@ -87,12 +87,8 @@ def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Tab
     intent = _fix_cut(context, lineage, cut)  # 1. the first intent for this cut counts
     rows = _in_log_order(fetch())  # 2. the records of exactly these ranges
     context.source.check(offsets.starts(intent.ranges))  # 3. still the same topics, and none expired while we read
-    good, bad = _split(rows)
-    context.outbox.reject(bad)  # 4. at least once, before the manifest; keyed, so counted once
-    batch = _batch(context.pipeline, good)
-    lineage = _test(context.pipeline, lineage, batch)  # 5. forecast with the weights from before
-    lineage = _train(context.pipeline, lineage, intent.ranges, good, batch)  # 6. learn, 7. gates
-    lineage = _account(lineage, intent.ranges, cut, rows, context.pipeline)
+    context.outbox.reject(_split(rows)[1])  # 4. at least once, before the manifest; keyed, so counted once
+    lineage = learn(context.pipeline, lineage, replace(cut, ranges=intent.ranges), rows)  # 5. to 7.
     if not _worth_committing(lineage):
         return lineage
     topic_ids = context.source.check(offsets.starts(lineage.pending.ranges))  # 8. right before the manifest
@@ -100,6 +96,20 @@ def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Tab
     covered_at = version.manifest.covered_at or version.manifest.created_at
     context.outbox.announce(version, covered_at)  # 10. only now does anyone hear of it
     return lineage
+
+
+def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:
+    """The pure part of a micro-batch: its records, in any order, to the lineage that knows them. No store, no Kafka.
+
+    Raises:
+        ValueError: the cut does not begin where the lineage stands.
+    """
+    rows = _in_log_order(rows)
+    good, _ = _split(rows)
+    batch = _batch(pipeline, good)
+    lineage = _test(pipeline, lineage, batch)  # 5. forecast with the weights from before
+    lineage = _train(pipeline, lineage, cut.ranges, good, batch)  # 6. learn, 7. gates
+    return _account(lineage, cut.ranges, cut, rows, pipeline)
 
 
 def _fix_cut(context: Context, lineage: Lineage, cut: Cut) -> Intent:
@@ -226,13 +236,4 @@ def _commit(context: Context, lineage: Lineage, topic_ids: dict[str, str]) -> tu
         reference=digest,
     )
     version = context.store.commit(manifest)
-    following = replace(
-        lineage,
-        head=version,
-        parent=version,
-        number=version.number + 1,
-        total=manifest.total,
-        seen=replace(lineage.seen, digest=digest),
-        pending=Pending(),
-    )
-    return following, version
+    return lineages.committed(lineage, version), version
