@@ -14,7 +14,7 @@ from stream_trainer import lineage as lineages
 from stream_trainer.errors import Corrupt
 from stream_trainer.lineage import BASELINE, Lineage
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.store import Manifest, tensors
+from stream_trainer.store import Manifest, Rows, tensors
 from stream_trainer.store.manifest import canonical_json, sha256
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 from stream_trainer.strategies import local
@@ -142,7 +142,7 @@ def compare(pipeline: Pipeline, lineage: Lineage, manifest: Manifest, stored: St
         files=files,
         fields=fields,
         tensor=tensor,
-        reasons=_reasons(pipeline, manifest, files, fields, tensor),
+        reasons=_reasons(pipeline, manifest, files, fields),
     )
 
 
@@ -166,28 +166,31 @@ def _plain(value: Any) -> Any:
     return msgspec.json.decode(canonical_json(value))
 
 
-def _reasons(
-    pipeline: Pipeline, manifest: Manifest, files: list[str], fields: list[Field], tensor: TensorDifference | None
-) -> list[str]:
+def _reasons(pipeline: Pipeline, manifest: Manifest, files: list[str], fields: list[Field]) -> list[str]:
     names = {field.name for field in fields}
     found = [str(change) for change in changes(pipeline, manifest)]
     if manifest.contract != pipeline.contract.fingerprint:
         found.insert(0, f"the contract was {manifest.contract[:12]}, here it is {pipeline.contract.fingerprint[:12]}")
     for field in fields:
         if field.name == "rows":
-            counts = [f"{n} {field.replayed[n]} instead of {v}" for n, v in field.recorded.items()]
-            changed = [c for c, (n, v) in zip(counts, field.recorded.items(), strict=True) if field.replayed[n] != v]
-            found.append(f"the log gives other rows than were learned: {', '.join(changed)}")
+            counts = [(n, field.replayed[n], field.recorded[n]) for n in Rows.__struct_fields__]
+            changed = ", ".join(f"{n} {here} instead of {then}" for n, here, then in counts if here != then)
+            found.append(f"the log gives other rows than were learned: {changed}")
         elif field.name in ("gates", "quarantined"):
             found.append(f"a gate judges otherwise: {field.name} differ")
         elif field.name == "next_offsets":
             found.append("the manifest's cuts do not end at its next_offsets: it was changed")
-    labels = tensor is not None and tensor.name == "prequential.counts"
-    if not found and (names & _OF_THE_DATA or _DATA_FILES & set(files) or labels):
+    if not found and (names & _OF_THE_DATA or _DATA_FILES & set(files) or _other_labels(fields)):
         found.append("the log holds other records at these offsets than were learned")
     if not found and names == {"metrics"} and not files:
         found.append("the manifest's metrics are not those of its tensors: it was changed")
     return found
+
+
+def _other_labels(fields: list[Field]) -> bool:
+    """Whether the baselines score differently: they know the labels and nothing of the model."""
+    pairs = [(field.recorded, field.replayed) for field in fields if field.name == "metrics"]
+    return any(a.get(name) != b.get(name) for a, b in pairs for name in ("majority", "no_change"))
 
 
 def _tensor(stored: bytes, rebuilt: bytes) -> TensorDifference | None:
@@ -195,8 +198,7 @@ def _tensor(stored: bytes, rebuilt: bytes) -> TensorDifference | None:
         old, new = tensors.from_bytes(stored, "stored"), tensors.from_bytes(rebuilt, "rebuilt")
     except Corrupt:
         return None
-    # What is counted of the labels comes before what follows from it.
-    for name in sorted({*old, *new}, key=lambda name: (name != "prequential.counts", name)):
+    for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
         if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
             present = a if a is not None else b

@@ -77,9 +77,11 @@ def _print(report: "Replay") -> None:
     difference = report.first_difference
     if difference is None:
         begun = f" from the state of version {report.start}" if report.start else ""
+        count = report.versions - 1
+        parents = f" and of {count} before it" if count else ""
         typer.echo(
-            f"identical: version {report.to} of {report.pipeline} was rebuilt{begun} from {report.rows:,} rows of the log; "
-            f"every byte of it and of {report.versions - 1} parents is what was committed"
+            f"identical: every byte of version {report.to} of {report.pipeline}{parents} is what the log gives; rebuilt{begun} "
+            f"from {report.rows:,} rows"
         )
         for change in report.environment:
             typer.echo(f"  although {change}")
