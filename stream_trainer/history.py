@@ -5,12 +5,13 @@ is then not in the weights, and not in this chain.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 import msgspec
 
 from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged
 from stream_trainer.offsets import Ranges
-from stream_trainer.store import ModelStore, Version
+from stream_trainer.store import ModelStore, Rows, Version
 from stream_trainer.store.manifest import Loss, Manifest
 
 
@@ -112,3 +113,43 @@ def _joined(stretches: Iterable[Stretch]) -> list[Stretch]:
             kept.append(stretch)
     keys = sorted(by_partition, key=lambda key: (key[0], order[key[0], key[1]], key[2]))
     return [stretch for key in keys for stretch in by_partition[key]]
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What is behind a version: `last_step` is its own cuts, `since_start` those of its parents and itself.
+
+    `parents` has the newest first; `trained` counts the rows of the whole chain that went into the weights.
+    """
+
+    pipeline: str
+    version: int
+    manifest_sha256: str
+    created_at: datetime
+    trained_through: datetime | None
+    contract: str
+    passed: bool
+    parents: list[int]
+    rows: Rows
+    trained: int
+    last_step: Learned
+    since_start: Learned
+
+
+def trace(chain: Sequence[Version]) -> Trace:
+    """What the manifests of a chain, oldest first, say about its last version."""
+    last = chain[-1]
+    manifest = last.manifest
+    return Trace(
+        pipeline=manifest.pipeline,
+        version=last.number,
+        manifest_sha256=last.sha256,
+        created_at=manifest.created_at,
+        trained_through=manifest.trained_through,
+        contract=manifest.contract,
+        passed=manifest.passed,
+        parents=[version.number for version in reversed(chain[:-1])],
+        rows=manifest.rows,
+        trained=sum(version.manifest.rows.trained for version in chain),
+        last_step=learned(chain[-1:]),
+        since_start=learned(chain),
+    )

@@ -8,6 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_WIDTH = 160
 
@@ -27,6 +28,18 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
+    _print(table, rows)
+
+
+def print_fields(rows: Sequence[tuple[str, Any]]) -> None:
+    """A name and a value a line, without headings."""
+    table = Table.grid("name", "value", padding=(0, 2))
+    table.columns[1].overflow = "fold"
+    _print(table, rows)
+
+
+def _print(table: Table, rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # As `Text`, because a value with brackets is no markup.
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)

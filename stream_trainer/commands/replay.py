@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
+from stream_trainer.commands.output import AsJson, PipelineAddress, print_fields, print_json
 from stream_trainer.errors import NoVersion
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
@@ -88,7 +88,7 @@ def _print(report: "Replay") -> None:
         return
     before = f"; the {report.versions - 1} before it are identical" if report.versions > 1 else ""
     typer.echo(f"different: version {difference.version} of {report.pipeline} is not what the log gives{before}")
-    print_table(("", ""), list(_rows_of(report)))
+    print_fields(list(_rows_of(report)))
 
 
 def _rows_of(report: "Replay") -> "Iterator[tuple[str, Any]]":
