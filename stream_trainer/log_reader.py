@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -83,6 +83,14 @@ class _Cursor:
             yield message
 
 
+class _Topic(NamedTuple):
+    """What the cluster said of a topic, and when it was asked."""
+
+    topic_id: str
+    partitions: frozenset[int]
+    asked: float
+
+
 class LogReader:
     """Reads what manifests name. Not safe to be shared by threads."""
 
@@ -91,7 +99,7 @@ class LogReader:
         self._settings = settings
         self._patience = settings.request_timeout_seconds * _PATIENCE
         self._cursors: dict[Where, _Cursor] = {}
-        self._ids: dict[str, tuple[str, float]] = {}
+        self._topics: dict[str, _Topic] = {}
         self._starts: dict[Where, tuple[int, float]] = {}
         self._consumer = Consumer(consumer_options(settings))
         try:
@@ -127,7 +135,7 @@ class LogReader:
 
     def records(self, ranges: Ranges, topic_ids: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
         """The records of exactly these ranges as they are in the log, in batches of `RECORDS`; errors as `read`."""
-        self._check_ids(ranges, topic_ids)
+        self._check_topics(ranges, topic_ids)
         self._place(ranges)
         ends = {(t, p): end for t, ps in ranges.items() for p, (start, end) in ps.items() if start < end}
         for where in ends:
@@ -163,26 +171,29 @@ class LogReader:
             InputLost: a topic, a partition or the beginning of a range is gone.
             BrokerUnavailable: the broker does not answer.
         """
-        self._check_ids(ranges, topic_ids)
+        self._check_topics(ranges, topic_ids)
         for topic, partitions in ranges.items():
             for partition, (start, end) in partitions.items():
                 first = self._start((topic, partition)) if start < end else start
                 if first > start:
                     raise _lost((topic, partition), start, min(first, end))
 
-    def _check_ids(self, ranges: Ranges, topic_ids: Mapping[str, str]) -> None:
-        for topic in ranges:
-            found, at = self._ids.get(topic, ("", 0.0))
-            if not found or time.monotonic() - at > _CHECKED_SECONDS:
-                found = self._admin.topic_id(topic)
-                self._ids[topic] = found, time.monotonic()
-            wanted = topic_ids.get(topic, found)
-            if found != wanted:
-                named = ", ".join(f"{topic}[{p}] {s} to {e - 1}" for p, (s, e) in ranges[topic].items() if s < e)
+    def _check_topics(self, ranges: Ranges, topic_ids: Mapping[str, str]) -> None:
+        for topic, partitions in ranges.items():
+            found = self._topics.get(topic)
+            if found is None or time.monotonic() - found.asked > _CHECKED_SECONDS:
+                there = frozenset(self._admin.partitions(topic))
+                found = self._topics[topic] = _Topic(self._admin.topic_id(topic), there, time.monotonic())
+            wanted = topic_ids.get(topic, found.topic_id)
+            if found.topic_id != wanted:
+                named = ", ".join(f"{topic}[{p}] {s} to {e - 1}" for p, (s, e) in partitions.items() if s < e)
                 raise InputLost(
-                    f"topic {topic} was re-created: its id is {found}, the records were in {wanted}; "
+                    f"topic {topic} was re-created: its id is {found.topic_id}, the records were in {wanted}; "
                     f"offsets {named or 'none'} are gone"
                 )
+            for partition, (start, end) in partitions.items():
+                if partition not in found.partitions and start < end:
+                    raise _vanished((topic, partition), start, end)
 
     def _start(self, where: Where) -> int:
         """The first offset that still exists."""
@@ -328,10 +339,14 @@ def _lost(where: Where, start: int, following: int) -> InputLost:
     return InputLost(f"{where[0]}[{where[1]}]: offsets {start} to {following - 1} are gone (retention)")
 
 
+def _vanished(where: Where, start: int, end: int) -> InputLost:
+    return InputLost(f"{where[0]}[{where[1]}] has vanished, and offsets {start} to {end - 1} with it")
+
+
 def _failed(error: KafkaError, where: Where, settings: KafkaSettings) -> InputLost | BrokerUnavailable:
     topic, partition = where
     if error.code() in _UNKNOWN:
-        return InputLost(f"{topic}[{partition}] has vanished: the records that were learned from it are gone")
+        return InputLost(f"{topic}[{partition}] has vanished, and its records with it")
     return BrokerUnavailable(
         f"reading {topic}[{partition}] failed at {settings.bootstrap_servers}: {error.str()}; is the broker up?"
     )
