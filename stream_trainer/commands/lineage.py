@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Fills in the address of the local broker when none is configured; set by the front door.
 connect: Callable[[Settings], Settings] = lambda settings: settings  # noqa: E731
 
-_SHOWN_VALUE = 100
+_SHOWN_VALUE = 1_000
 
 
 def lineage(
@@ -187,7 +187,9 @@ def _record(record: dict[str, Any], rows: list[dict[str, Any]], quarantined: boo
     try:
         shown: dict[str, Any] = {"json": msgspec.json.decode(value or b""), "base64": None}
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        shown = {"json": None, "base64": None if value is None else base64.b64encode(value).decode()}
+        shown = {"json": None, "base64": None}
+    if value is not None and shown["json"] is None:  # the JSON value null looks like no JSON
+        shown = {"json": None, "base64": base64.b64encode(value).decode()}
     rejected = [{"row": row["_row"], "reason": row["_reason"]} for row in rows if row["_reason"] is not None]
     return {
         "topic": record["topic"],
@@ -202,13 +204,32 @@ def _record(record: dict[str, Any], rows: list[dict[str, Any]], quarantined: boo
 
 
 def _print_records(records: Sequence[dict[str, Any]]) -> None:
-    rows = []
-    for record in records:
-        reasons = [r["reason"] if record["rows"] == 1 else f"row {r['row']}: {r['reason']}" for r in record["rejected"]]
-        fate = "; ".join(reasons) if reasons else "quarantined" if record["quarantined"] else "learned"
-        text = record["base64"] if record["json"] is None else _shown(record["json"])
-        value = "no value" if text is None else text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}…"
-        where = f"{record['topic']}[{record['partition']}]@{record['offset']}"
-        rows.append((where, _instant(record["appended_at"]), fate, value))
-    typer.echo("")
-    print_table(("record", "appended at", "became", "value"), rows)
+    for topic, part in groupby(records, key=lambda record: str(record["topic"])):
+        rows = [
+            (
+                f"[{record['partition']}]@{record['offset']}",
+                f"{record['appended_at']:%Y-%m-%d %H:%M:%S}",
+                _fate(record),
+                _text(record),
+            )
+            for record in part
+        ]
+        typer.echo(f"\nRecords of {topic}, in the order in which they were read")
+        print_table(("record", "appended (UTC)", "became", "value"), rows, cut="value")
+
+
+def _fate(record: dict[str, Any]) -> str:
+    rows = record["rows"]
+    reasons = [r["reason"] if rows == 1 else f"row {r['row']}: {r['reason']}" for r in record["rejected"]]
+    if len(reasons) == rows:
+        return "; ".join(reasons)
+    kept = "quarantined" if record["quarantined"] else "learned"
+    return "; ".join([kept if rows == 1 else f"{rows - len(reasons)} rows {kept}", *reasons])
+
+
+def _text(record: dict[str, Any]) -> str:
+    if record["json"] is not None:
+        return json.dumps(record["json"])[:_SHOWN_VALUE]
+    if record["base64"] is None:
+        return "no value"
+    return ascii(base64.b64decode(record["base64"])[:_SHOWN_VALUE].decode(errors="replace"))[1:-1]

@@ -23,11 +23,12 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.encode(msgspec.to_builtins(value, str_keys=True)).decode())
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under headings, folded to the terminal; into a file or a pipe they may be wide."""
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, cut: str | None = None) -> None:
+    """Rows under headings, folded to the terminal; into a file or a pipe they may be wide. The column `cut` is one line."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        one_line = heading == cut
+        table.add_column(heading, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
     _print(table, rows)
 
 
