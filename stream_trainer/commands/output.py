@@ -27,9 +27,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, cut: 
     """Rows under headings, folded to the terminal; into a file or a pipe they may be wide. The column `cut` is one line."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        one_line = heading == cut
-        table.add_column(heading, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
-    _print(table, rows)
+        table.add_column(heading, overflow="fold")
+    _print(table, rows, cut=None if cut is None else headings.index(cut))
 
 
 def print_fields(rows: Sequence[tuple[str, Any]]) -> None:
@@ -39,8 +38,11 @@ def print_fields(rows: Sequence[tuple[str, Any]]) -> None:
     _print(table, rows)
 
 
-def _print(table: Table, rows: Sequence[Sequence[Any]]) -> None:
+def _print(table: Table, rows: Sequence[Sequence[Any]], *, cut: int | None = None) -> None:
     for row in rows:
         # As `Text`, because a value with brackets is no markup.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        cells = [Text("" if cell is None else str(cell)) for cell in row]
+        if cut is not None:
+            cells[cut].no_wrap, cells[cut].overflow = True, "ellipsis"
+        table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)

@@ -61,14 +61,15 @@ def replay(
 @contextmanager
 def _shown() -> "Iterator[Callable[[Progress], None]]":
     """A bar on standard error that goes away at the end."""
-    columns = (TextColumn("replaying version {task.fields[version]}"), BarColumn(), MofNCompleteColumn())
-    with Bar(
-        *columns,
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("replaying version {task.fields[version]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
         TextColumn("{task.fields[rows]:,} rows"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, version="…", rows=0)
         yield lambda p: bar.update(task, completed=p.done, total=p.of, version=p.version, rows=p.rows)
 

@@ -1,6 +1,5 @@
 """Replay and lineage on real Kafka, against what the trainer has learned through real Spark."""
 
-import gc
 import io
 import json
 import time
@@ -27,7 +26,6 @@ from stream_trainer.offsets import Ranges
 from stream_trainer.query import ExamplesReader
 from stream_trainer.replay import replay
 from stream_trainer.schema import to_columns
-from stream_trainer.settings import KafkaSettings
 from tests.core.test_decode import POISON
 from tests.integration.world import CONTRACT, World, until
 
@@ -176,16 +174,23 @@ def test_lost_records_a_lost_topic_and_a_lost_partition_are_told_apart(world: Wo
             reader.read({world.topic: {9: (0, 2)}}, ids)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_broker_that_is_not_there_is_told_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    nowhere = KafkaSettings(bootstrap_servers="127.0.0.1:1", request_timeout_seconds=0.3)
-    with pytest.raises(BrokerUnavailable):
-        LogReader(CONTRACT, nowhere)
+def test_a_broker_that_does_not_answer_is_told_so(world: World, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.send_good(9)
+    ids = topic_ids(world)
+    with reading(world) as reader:
+        monkeypatch.setattr(reader, "_patience", 0.0)
+        monkeypatch.setattr(reader, "_poll", lambda waiting: False)
+        with pytest.raises(BrokerUnavailable, match=rf"{world.topic}\[0\] did not answer within 0 s at 127"):
+            reader.read({world.topic: {0: (0, 1)}}, ids)
+        monkeypatch.undo()
+        assert reader.read({world.topic: {0: (0, 1)}}, ids).num_rows == 1
+
+
+def test_a_prediction_that_no_broker_answers_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_TRAINER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("STREAM_TRAINER_KAFKA__REQUEST_TIMEOUT_SECONDS", "0.3")
     (asked,) = PredictionIds(lambda: datetime.now(UTC)).take(1)
     assert isinstance(command("lineage", address, asked).exception, BrokerUnavailable)
-    gc.collect()  # kafka-python leaves the socket of a failed connection to the collector
 
 
 def delete_before(world: World, positions: dict[int, int]) -> None:
