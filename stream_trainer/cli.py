@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import models, rejected
+from stream_trainer.commands import lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
+app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(
+    lineage.lineage
+)
 app.add_typer(broker_app, name="broker")
 app.command("setup", epilog="Example: stream-trainer setup")(setup)
 app.command("doctor", epilog="Example: stream-trainer doctor --json")(doctor)
@@ -45,6 +49,8 @@ def connected(settings: Settings) -> Settings:
 
 
 rejected.connect = connected
+replay.connect = connected
+lineage.connect = connected
 
 
 def stop_on_signal() -> threading.Event:

@@ -71,6 +71,8 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "run",
         "models",
         "rejected",
+        "replay",
+        "lineage",
         "broker",
         "doctor",
     }
@@ -93,6 +95,8 @@ def test_every_command_explains_itself_with_an_example_that_begins_with_its_name
         ["models", "list", ADDRESS, "--last", "-1"],
         ["models", "list", ADDRESS, "--bogus"],
         ["serve", ADDRESS, "--port", "99999"],
+        ["replay", ADDRESS, "--to", "0"],
+        ["lineage", ADDRESS, "--version", "two"],
         ["demo", "--for", "0"],
     ],
 )
@@ -107,6 +111,7 @@ def test_a_wrong_call_exits_2(arguments: list[str]) -> None:
         (["models", "list", "no_such:thing"], "no_such"),
         (["train", ADDRESS, "--from", "yesterday"], "--from yesterday"),
         (["train", ADDRESS, "--strategy", "magic"], "--strategy magic"),
+        (["lineage", ADDRESS], "either a prediction's id or"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from stream_trainer import learning, offsets
-from stream_trainer import lineage as lineages
+from stream_trainer import offsets
 from stream_trainer.errors import Corrupt
-from stream_trainer.learning import Cut
 from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.outbox import rejected_key
+from stream_trainer.replay import replay
 from stream_trainer.store import ModelStore, Rows, Version
-from stream_trainer.store import manifest as manifests
 from stream_trainer.store.store import TRAINER, WEIGHTS
 from stream_trainer.testing import ScriptedLog
 from tests.faults.scenario import KEEP, PIPELINE, script, sent_by, store_of
@@ -102,21 +100,10 @@ def _between(low: Offsets, found: Offsets, high: Offsets) -> bool:
 
 
 def replayed(folder: Path, seed: int) -> list[str]:
-    """Whether every version that still has its data is what learning its cuts again gives, from nothing."""
+    """Whether the whole lineage is what learning its cuts again gives, from nothing."""
     store, log = store_of(folder), ScriptedLog(PIPELINE, script(seed))
-    lineage, wrong = None, []
-    for number in store.numbers():
-        version = store.read(number)
-        manifest = version.manifest
-        if lineage is None:
-            lineage = lineages.fresh(PIPELINE, offsets.starts(manifest.cuts[0]))
-        for cut in manifest.cuts:
-            lineage = learning.learn(PIPELINE, lineage, Cut(ranges=cut, covered_at=None), log.read(cut))
-        files = lineages.to_files(PIPELINE, lineage)
-        differing = [n for n, entry in manifest.files.items() if manifests.sha256(files[n]) != entry.sha256]
-        wrong += [f"{name} of version {number} is not what its cuts lead to" for name in differing]
-        lineage = lineages.committed(lineage, version)
-    return wrong
+    report = replay(PIPELINE, store, lambda ranges, _: log.read(ranges), to=store.highest())
+    return [] if report.identical else [f"a replay differs: {report.first_difference}"]
 
 
 def _cuts(store: ModelStore) -> list[Ranges]:
