@@ -78,7 +78,10 @@ class Storage(ABC):
 
     @abstractmethod
     def persist(self, path: str) -> None:
-        """Make an object that is visible survive a power cut, whoever wrote it and however far they got."""
+        """Make an object that is visible survive a power cut, whoever wrote it and however far they got.
+
+        Nothing happens when there is none.
+        """
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -165,6 +168,8 @@ class LocalStorage(Storage):
     def persist(self, path: str) -> None:
         """See `Storage.persist`."""
         folder = self._full(path).parent
+        if not self.exists(path):
+            return
         with _writing(folder):
             self._make_folders(folder)
             self.disk.sync_folder(folder)

@@ -26,7 +26,7 @@ def committed(store: ModelStore, count: int, settings: StoreSettings) -> None:
 
 
 def kept(store: ModelStore) -> list[int]:
-    return [n for n in store.numbers() if not store.pruned(store.read(n))]
+    return [n for n in store.numbers() if not store.pruned(n)]
 
 
 def test_the_newest_and_one_in_so_many_older_versions_keep_their_data(store: ModelStore) -> None:

@@ -28,8 +28,9 @@ from stream_trainer.reference import table_to_bytes
 from stream_trainer.schema import arrow_fields, struct_type, to_columns
 from stream_trainer.settings import Settings
 from stream_trainer.store import Manifest, ModelStore, Rows, Span, Version
+from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Verdict
-from stream_trainer.store.store import GOLDEN, TRAINER, WEIGHTS, Alias
+from stream_trainer.store.store import GOLDEN, TRAINER, WEIGHTS
 from stream_trainer.store.tensors import to_bytes
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
