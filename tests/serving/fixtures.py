@@ -81,9 +81,11 @@ class FakeAnnouncements:
         self.waiting: list[Announcement] = []
         self.down = False
 
-    def push(self, version: Version, at: datetime, covered_at: datetime | None = None) -> None:
+    def push(self, version: Version, at: datetime, covered_at: datetime | None = None, *, alias: int = 0) -> None:
         self.waiting.append(
-            Announcement(version=version.number, manifest_sha256=version.sha256, at=at, covered_at=covered_at)
+            Announcement(
+                version=version.number, manifest_sha256=version.sha256, at=at, covered_at=covered_at, alias=alias
+            )
         )
 
     def poll(self, seconds: float) -> list[Announcement]:
