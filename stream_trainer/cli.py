@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import models, rejected
+from stream_trainer.commands import champion, models, rejected
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
@@ -39,12 +39,26 @@ def connected(settings: Settings) -> Settings:
         return settings
     from infra.local import start_local_broker  # noqa: PLC0415
 
-    info = start_local_broker(settings)
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": info.bootstrap_servers})
+    return _at(settings, start_local_broker(settings).bootstrap_servers)
+
+
+def running(settings: Settings) -> Settings | None:
+    """As `connected`, but None instead of starting a broker."""
+    if settings.kafka.bootstrap_servers is not None:
+        return settings
+    from infra import broker  # noqa: PLC0415
+
+    info = broker.status(settings.broker_dir)
+    return None if info is None else _at(settings, info.bootstrap_servers)
+
+
+def _at(settings: Settings, servers: str) -> Settings:
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": servers})
     return settings.model_copy(update={"kafka": kafka})
 
 
 rejected.connect = connected
+champion.reachable = running
 
 
 def stop_on_signal() -> threading.Event:

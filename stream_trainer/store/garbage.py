@@ -55,12 +55,12 @@ def find(store: ModelStore, settings: StoreSettings, *, older_than: datetime) ->
     intents: dict[int, list[Stored]] = defaultdict(list)
     for item in store.storage.survey(store.pipeline):
         match item.path.split("/")[1:]:
-            case ["versions", number, "pruned.json"] if _known(number, highest):
-                marked.add(int(number))
-            case ["versions", number, attempt, _] if _known(number, highest):
-                attempts[int(number)][attempt].append(item)
-            case ["intents", number, _] if _known(number, highest):
-                intents[int(number)].append(item)
+            case ["versions", name, "pruned.json"] if _known(name, highest):
+                marked.add(int(name))
+            case ["versions", name, attempt, _] if _known(name, highest):
+                attempts[int(name)][attempt].append(item)
+            case ["intents", name, _] if _known(name, highest):
+                intents[int(name)].append(item)
     versions: dict[int, list[Stored]] = {}
     orphans: list[Stored] = []
     for number, found in attempts.items():
@@ -88,8 +88,8 @@ def find(store: ModelStore, settings: StoreSettings, *, older_than: datetime) ->
     )
 
 
-def _known(number: str, highest: int) -> bool:
-    return number.isascii() and number.isdigit() and int(number) <= highest
+def _known(name: str, highest: int) -> bool:
+    return name.isascii() and name.isdigit() and int(name) <= highest
 
 
 def collect(store: ModelStore, garbage: Garbage) -> None:

@@ -1,6 +1,6 @@
 """Who is champion: the rule of the alias, what the trainer appends to it, and compare-and-set on a real store."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def scored(template: Manifest, number: int, loss: float | None, *, passed: bool 
     return msgspec.structs.replace(template, version=number, metrics=found, **changes)
 
 
-def history(template: Manifest, losses: list[float | None], failed: Collection[int] = ()) -> list[Manifest]:
+def history(template: Manifest, losses: Sequence[float | None], failed: Collection[int] = ()) -> list[Manifest]:
     return [scored(template, n, loss, passed=n not in failed) for n, loss in enumerate(losses, 1)]
 
 
@@ -83,14 +83,14 @@ def test_a_version_is_promoted_after_five_that_passed_in_a_row(template: Manifes
 )
 def test_against_a_champion_its_recorded_loss_counts(template: Manifest, loss: float | None, well: bool) -> None:
     champion = scored(template, 1, 1.0)
-    assert does_well(history(template, [2.0] * 5 + [loss]), champion) is well
+    assert does_well(history(template, [*[2.0] * 5, loss]), champion) is well
 
 
 @pytest.mark.parametrize(("loss", "well"), [(0.6, True), (0.61, False)])
 def test_without_a_champion_both_baselines_must_be_reached(template: Manifest, loss: float, well: bool) -> None:
-    assert does_well(history(template, [2.0] * 4 + [loss]), None) is well
+    assert does_well(history(template, [*[2.0] * 4, loss]), None) is well
     unscored = scored(template, 1, None)
-    assert does_well(history(template, [2.0] * 4 + [loss]), unscored) is well
+    assert does_well(history(template, [*[2.0] * 4, loss]), unscored) is well
 
 
 def test_a_loss_over_no_rows_or_without_baselines_promotes_nobody(template: Manifest) -> None:
@@ -100,7 +100,7 @@ def test_a_loss_over_no_rows_or_without_baselines_promotes_nobody(template: Mani
 
 
 def test_the_squared_error_counts_for_numbers(template: Manifest) -> None:
-    numbers = {"mse": 2.0, "no_change": {"mse": 3.0}, "majority": {"mse": 2.5}}
+    numbers: dict[str, Any] = {"mse": 2.0, "no_change": {"mse": 3.0}, "majority": {"mse": 2.5}}
     found = [scored(template, n, None, **numbers) for n in range(1, 6)]
     assert does_well(found, None)
     assert not does_well(found, scored(template, 9, None, **(numbers | {"mse": 1.9})))
@@ -238,7 +238,12 @@ def test_hundreds_of_failed_versions_are_read_once(tmp_path: Path, monkeypatch: 
     assert champion.number == 1
     read: list[str] = []
     real = store.storage.get
-    monkeypatch.setattr(store.storage, "get", lambda path: read.append(path) or real(path))
+
+    def get(path: str) -> bytes:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(store.storage, "get", get)
     assert store.champion() == champion
     assert len([path for path in read if path.endswith("manifest.json")]) <= 2
     commit(store, 31, created_at=NOW + timedelta(hours=1))
