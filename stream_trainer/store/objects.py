@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import obstore
 from obstore.exceptions import (
@@ -22,7 +22,7 @@ from stream_trainer.store.storage import Storage, Stored
 class ObjectStorage(Storage):
     """A bucket and a prefix in it. What was put is durable, and a listing shows it at once."""
 
-    seekable: ClassVar[bool] = True
+    seekable: bool = True
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
         self.url = url.rstrip("/")

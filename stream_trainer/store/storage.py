@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from stream_trainer.crashpoints import crashpoint
@@ -54,7 +54,7 @@ class Storage(ABC):
     """
 
     url: str
-    seekable: ClassVar[bool] = False
+    seekable: bool = False
 
     @abstractmethod
     def get(self, path: str) -> bytes:
@@ -284,7 +284,7 @@ class LocalStorage(Storage):
             self.disk.make_folder(path)
             self.disk.sync_folder(path.parent)
         if not missing:
-            with contextlib.suppress(OSError):  # it was there before us, in a folder that we may not even read
+            with contextlib.suppress(PermissionError):  # it was there before us, in a folder that we may not even read
                 self.disk.sync_folder(self.root.parent)
 
 

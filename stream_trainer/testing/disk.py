@@ -34,8 +34,8 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
-class PowerCut(BaseException):
-    """The machine is off; not an `Exception`, so that no handler goes on as if it were not."""
+class Stopped(BaseException):
+    """The process has ended here; not an `Exception`, so that no handler goes on as if it had not."""
 
 
 @dataclass(slots=True)
@@ -82,8 +82,8 @@ class FaultyDisk(Disk):
         self.root.mkdir(parents=True, exist_ok=True)
         self.calls: list[Kind] = []
         self._failures: list[_Failure] = []
-        self._cut_at: int | None = None
-        self._off = False
+        self._stop_at: int | None = None
+        self._stopped = False
         self._state = _State()
         self._settle()
 
@@ -111,12 +111,19 @@ class FaultyDisk(Disk):
         """No call fails any more."""
         self._failures.clear()
 
-    def cut_power_at(self, nth: int) -> None:
-        """Let the power fail instead of the `nth` call from now on: it and every later one raises `PowerCut`."""
-        self._cut_at = len(self.calls) + nth
+    def stop_at(self, nth: int) -> None:
+        """Let the process end instead of the `nth` call from now on: it and every later one raises `Stopped`.
+
+        What comes next is `restart` (only the process died) or `power_cut` (the machine did).
+        """
+        self._stop_at = len(self.calls) + nth
+
+    def restart(self) -> None:
+        """A new process on the same disk: all that was written is there, synced or not."""
+        self._stop_at, self._stopped = None, False
 
     def power_cut(self, seed: int) -> None:
-        """Leave in the folder what a power cut would, by the seed, and turn the power on again."""
+        """Leave in the folder what a power cut would, by the seed; a new process may then use it."""
         draw = random.Random(seed)  # noqa: S311 - reproducible, not secret
         state = self._state
         after: _Names = {}
@@ -135,7 +142,7 @@ class FaultyDisk(Disk):
                 path.mkdir()
             else:
                 path.write_bytes(contents[id(after[path])])
-        self._cut_at, self._off = None, False
+        self.restart()
         self._settle()
 
     def create(self, path: Path) -> int:
@@ -208,9 +215,9 @@ class FaultyDisk(Disk):
         state.durable = others | {name: file for name, file in state.names.items() if name.parent == path}
 
     def _called(self, kind: Kind, *, raising: bool = True) -> _Failure | None:
-        if self._off or (self._cut_at is not None and len(self.calls) + 1 >= self._cut_at):
-            self._off = True
-            raise PowerCut
+        if self._stopped or (self._stop_at is not None and len(self.calls) + 1 >= self._stop_at):
+            self._stopped = True
+            raise Stopped
         self.calls.append(kind)
         found = None
         for failure in self._failures:
@@ -269,6 +276,7 @@ class LostAnswers(Storage):
 
     def __init__(self, storage: Storage, nth: int) -> None:
         self.url = storage.url
+        self.seekable = storage.seekable
         self._storage = storage
         self._left = nth
 
