@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from stream_trainer.crashpoints import crashpoint
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store import retention
@@ -100,7 +99,6 @@ def collect(store: ModelStore, garbage: Garbage) -> None:
     for items in garbage.loose.values():
         for item in items:
             store.storage.delete(item.path)
-            crashpoint("garbage.file_deleted")
     for folder in sorted({item.path.rsplit("/", 1)[0] for items in garbage.loose.values() for item in items}):
         store.storage.tidy(folder)
 

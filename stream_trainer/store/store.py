@@ -165,8 +165,9 @@ class ModelStore:
         self.storage.tidy(folder)
         return len(doomed)
 
-    def pruned(self, number: int) -> bool:
-        """Whether the version's data was deleted on purpose, or is being deleted."""
+    def pruned(self, version: Version | int) -> bool:
+        """Whether a version's data was deleted on purpose, or is being deleted."""
+        number = version if isinstance(version, int) else version.number
         return self.storage.exists(self._pruned_path(number))
 
     def head(self) -> Version | None:
@@ -247,9 +248,7 @@ class ModelStore:
         None when somebody has set the alias since: nothing was written; look again and decide again. An answer that
         was lost on the way is told from a lost race when the same entry is set again.
         """
-        number = self.aliases.append(name, alias, based_on)
-        crashpoint("store.alias_set")
-        return number
+        return self.aliases.append(name, alias, based_on)
 
     def put_reference(self, data: bytes) -> str:
         """Keep a frozen drift reference; its name is its digest."""
