@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -462,11 +463,25 @@ def test_f15_a_store_that_must_not_be_written_is_said_so_in_one_line(
         )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+WRITE_AS_SOMEBODY = """
+import os, sys
+from pathlib import Path
+from stream_trainer.store.storage import LocalStorage
+if os.geteuid() == 0:
+    os.seteuid(65534)
+LocalStorage(Path(sys.argv[1])).put_if_absent("flights/x", b"1")
+"""
+
+
 def test_f15_a_folder_of_somebody_else_is_said_to_be_that(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir(mode=0o500)
-    with pytest.raises(StoreUnwritable, match="Permission denied: let the user of this process write there"):
-        commit(ModelStore(LocalStorage(tmp_path / "models"), "flights"), 1)
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_AS_SOMEBODY, str(tmp_path / "models")], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("stream_trainer.errors.StoreUnwritable: ")
+    assert "Permission denied: let the user of this process write there" in last
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 @pytest.mark.parametrize("nth", range(1, 9))
