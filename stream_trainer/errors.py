@@ -13,6 +13,7 @@
         ├── Fenced            3  another trainer extended the lineage
         ├── InputLost         4  records this lineage needs are gone
         ├── StoreDamaged      5
+        ├── StoreUnwritable   5  disk full, read-only or not ours: what was committed is intact
         ├── RetriesExhausted  6
         └── SetupError        1  something is missing on this machine
 
@@ -84,6 +85,12 @@ class InputLost(Fatal):
 
 class StoreDamaged(Fatal):
     """The store holds no version that passes its checks although it should."""
+
+    exit_code = 5
+
+
+class StoreUnwritable(Fatal):
+    """The store refuses to be written, and will until somebody acts; what was committed is intact."""
 
     exit_code = 5
 

@@ -10,7 +10,16 @@ import typer
 from typer.testing import CliRunner
 
 from stream_trainer import cli
-from stream_trainer.errors import Corrupt, Fenced, InputLost, NoVersion, RetriesExhausted, StoreDamaged, UsageError
+from stream_trainer.errors import (
+    Corrupt,
+    Fenced,
+    InputLost,
+    NoVersion,
+    RetriesExhausted,
+    StoreDamaged,
+    StoreUnwritable,
+    UsageError,
+)
 from stream_trainer.settings import Settings
 from stream_trainer.store.storage import LocalStorage
 from tests.core.test_microbatch import World, fill
@@ -140,6 +149,7 @@ def test_a_setting_that_is_wrong_is_one_line_and_exit_code_2(
         (Fenced("x"), 3),
         (InputLost("x"), 4),
         (StoreDamaged("x"), 5),
+        (StoreUnwritable("x"), 5),
         (RetriesExhausted("x"), 6),
         (Corrupt("x"), 1),
         (NoVersion("x"), 1),

@@ -1,23 +1,15 @@
 """The trainer of production over a scripted log: what it does about losses, damage, long versions, gates."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stream_trainer import offsets
 from stream_trainer.errors import InputLost, StoreDamaged
-from stream_trainer.gates import Evidence
-from stream_trainer.lineage import Lineage
 from stream_trainer.offsets import Loss
-from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import TrainerSettings
 from stream_trainer.start import Start
-from stream_trainer.store import Manifest, ModelStore, Rows
-from stream_trainer.store.manifest import Verdict
-from stream_trainer.store.storage import LocalStorage
+from stream_trainer.store import Rows
 from stream_trainer.store.store import TRAINER, WEIGHTS, Intent
 from stream_trainer.testing import (
     Abort,
@@ -33,35 +25,10 @@ from stream_trainer.testing import (
     train,
 )
 from stream_trainer.testing.log import Item
-from tests.core.worlds import CONTRACT, TOPIC, bits, flight
+from tests.core.scripts import PIPELINE, flights, manifests, of_batches, paused, store
+from tests.core.worlds import TOPIC, bits
 
-PIPELINE = Pipeline(name="flights", contract=CONTRACT, reference_rows=50)
 LOSE = Start(accept_data_loss=True)
-
-
-def flights(n: int, first: int = 0) -> list[dict[str, Any]]:
-    return [flight(i) for i in range(first, first + n)]
-
-
-def paused(batches: int, rows: int, seconds: float = 0.0) -> list[Item]:
-    """So many micro-batches of so many rows."""
-    script: list[Item] = []
-    for i in range(batches):
-        script += [*flights(rows, rows * i), Pause(seconds)]
-    return script
-
-
-def store(folder: Path) -> ModelStore:
-    return ModelStore(LocalStorage(folder), "flights")
-
-
-def manifests(folder: Path) -> list[Manifest]:
-    there = store(folder)
-    return [there.read(number).manifest for number in there.numbers()]
-
-
-def of_batches(rows: int, **more: Any) -> TrainerSettings:
-    return TrainerSettings(max_restarts=0, max_rows_per_batch=rows, **more)
 
 
 def test_what_one_run_learns_in_three_goes_is_what_it_learns_in_one(tmp_path: Path) -> None:
@@ -313,78 +280,4 @@ def test_the_uncommitted_tail_is_learned_again_after_a_crash(tmp_path: Path) -> 
     assert bits(again) == bits(calm)
     assert [c for m in manifests(tmp_path / "crashed") for c in m.cuts] == [
         c for m in manifests(tmp_path / "calm") for c in m.cuts
-    ]
-
-
-# Gates
-
-
-class Moody:
-    """A gate that stops what it is told to."""
-
-    def __init__(self, *bad: int) -> None:
-        self.bad, self.calls = set(bad), 0
-
-    def judge(self, evidence: Evidence) -> Verdict:
-        self.calls += 1
-        failed = self.calls in self.bad
-        return Verdict(gate="moody", passed=not failed, detail="told to" if failed else "")
-
-
-def quarantined(tmp_path: Path, bad: tuple[int, ...], **more: Any) -> tuple[Lineage, MemoryOutbox]:
-    script = paused(5, 6)
-    outbox = MemoryOutbox()
-    pipeline = replace(PIPELINE, gates=(Moody(*bad),))
-    lineage = train(pipeline, ScriptedLog(pipeline, script), tmp_path, outbox=outbox, settings=of_batches(100, **more))
-    return lineage, outbox
-
-
-def test_a_quarantined_micro_batch_is_named_alerted_and_passed(tmp_path: Path) -> None:
-    lineage, outbox = quarantined(tmp_path, (2, 3))
-    found = manifests(tmp_path)
-    assert [len(m.quarantined) for m in found] == [0, 1, 1, 0, 0]
-    assert found[1].quarantined == found[1].cuts
-    assert found[2].files[WEIGHTS] == found[0].files[WEIGHTS]
-    assert lineage.total == Rows(seen=30, trained=18, quarantined=12)
-    assert [(a.alert_key, a.status, a.model_version) for a in outbox.alerts] == [
-        ("gate/moody", "opened", 2),
-        ("gate/moody", "updated", 3),
-        ("gate/moody", "resolved", 4),
-    ]
-    assert {a.opened_at for a in outbox.alerts} == {found[1].created_at}
-    assert outbox.alerts[0].ranges == found[1].quarantined
-
-
-def test_a_version_of_many_micro_batches_may_be_partly_quarantined(tmp_path: Path) -> None:
-    lineage, outbox = quarantined(tmp_path, (2,), commit_every_rows=15)
-    first = manifests(tmp_path)[0]
-    assert (first.rows.trained, first.rows.quarantined, len(first.cuts)) == (12, 6, 3)
-    assert first.quarantined == [first.cuts[1]]
-    assert first.passed
-    assert not first.gates[0].passed
-    assert lineage.total.trained == 24
-    assert outbox.alerts[0].message.startswith("part of version 1 was quarantined")
-
-
-def test_an_alert_that_a_crash_kept_back_is_sent_at_the_next_start(tmp_path: Path) -> None:
-    script = paused(3, 6)
-    pipeline = replace(PIPELINE, gates=(Moody(3),))
-    log = ScriptedLog(pipeline, script)
-    with pytest.raises(Crash), crash_at("microbatch.announced", 3):
-        train(pipeline, log, tmp_path)
-    outbox = MemoryOutbox()
-    train(pipeline, log, tmp_path, outbox=outbox)
-    assert [(a.status, a.model_version) for a in outbox.alerts] == [("opened", 3)]
-
-
-def test_a_flood_of_unusable_records_is_quarantined_by_the_default_gates(tmp_path: Path) -> None:
-    flood = [Poison(b"{") for _ in range(150)]
-    log = ScriptedLog(PIPELINE, [*flights(60), Pause(), *flights(40, 60), *flood, Pause(), *flights(60, 100)])
-    outbox = MemoryOutbox()
-    lineage = train(PIPELINE, log, tmp_path, outbox=outbox)
-    assert lineage.total == Rows(seen=310, trained=120, rejected=150, quarantined=40)
-    assert len(outbox.rejected) == 150
-    assert [(a.alert_key, a.status) for a in outbox.alerts] == [
-        ("gate/rejected_rate", "opened"),
-        ("gate/rejected_rate", "resolved"),
     ]
