@@ -148,7 +148,7 @@ class LossJump:
 
     ratio: float = 3.0
     squared_ratio: float = 10.0
-    rows: int = 50
+    rows: int = 100
     history: int = 20
     patience: int = 3
 

@@ -23,7 +23,7 @@ def records(rows: int = ROWS) -> pa.RecordBatch:
             "topic": ["flights.examples"] * rows,
             "partition": pa.array([0] * rows, pa.int32()),
             "offset": pa.array(range(rows), pa.int64()),
-            "timestamp": pa.array([datetime(2013, 1, 1, tzinfo=UTC)] * rows, pa.timestamp("us", tz="UTC")),
+            "timestamp": pa.array([datetime(2014, 1, 1, tzinfo=UTC)] * rows, pa.timestamp("us", tz="UTC")),
             "value": pa.array(values, pa.binary()),
         }
     )

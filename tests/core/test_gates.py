@@ -72,7 +72,7 @@ def test_a_loss_that_jumps_fails_and_squared_errors_may_jump_further() -> None:
 
 
 def test_few_rows_or_a_short_past_say_nothing() -> None:
-    few = replace(FINE, rows=49)
+    few = replace(FINE, rows=99)
     assert LossJump().judge(evidence(loss=9.0, report=few)).passed
     assert LossJump().judge(evidence(loss=9.0, history=settled(19))).passed
     assert NormJump().judge(evidence(report=replace(FINE, gradient_norm=1e9), history=settled(19))).passed
