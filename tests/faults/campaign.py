@@ -30,6 +30,7 @@ class Outcome:
     kills: list[Kill]
     wrong: list[str] = field(default_factory=list)
     lives: int = 0
+    killed: int = 0
 
     def __str__(self) -> str:
         return f"seed {self.seed}, killed at {self.kills}: {'; '.join(self.wrong) or 'nothing wrong'}"
@@ -82,6 +83,7 @@ class Campaign:
             for kill in kills:
                 code = self._run(reborn(life, kill))
                 outcome.lives += 1
+                outcome.killed += code == KILLED
                 if code not in (0, KILLED):
                     outcome.wrong.append(f"the process that was to die at {kill} ended with {code}")
                 elif code == 0 and kill[0] != "*":

@@ -10,7 +10,8 @@ import pytest
 
 from stream_trainer.testing import crash_points
 from tests.faults.broken import MUTANTS
-from tests.faults.campaign import Campaign, Outcome, campaign
+from tests.faults.campaign import Campaign, campaign
+from tests.faults.kills import schedule
 
 SEEDS = (1, 2, 3)
 POINTS = sorted(crash_points())
@@ -50,14 +51,14 @@ def test_f02_a_kill_right_after_the_manifest_repeats_nothing(kills: Campaign, nt
 
 @pytest.mark.parametrize("seed", [11, 12, 13, 14])
 def test_f03_many_kills_in_one_history_recovery_included(kills: Campaign, seed: int) -> None:
-    outcome = random_schedule(kills, seed)
+    kills.arrivals(seed)
+    outcome = kills.history(seed, schedule(seed))
     assert not outcome.wrong, str(outcome)
 
 
 @pytest.mark.parametrize("seed", [21, 22, 23])
 def test_f04_a_kill_while_records_arrive_leaves_a_lineage_that_replays_bit_for_bit(kills: Campaign, seed: int) -> None:
-    rng = random.Random(seed)
-    outcome = kills.history(seed, [("*", rng.randint(5, 120)) for _ in range(4)], live=True)
+    outcome = kills.history(seed, schedule(seed), live=True)
     assert not outcome.wrong, str(outcome)
 
 
@@ -75,10 +76,3 @@ def test_a_broken_order_of_commit_is_noticed(kills: Campaign, mutant: str) -> No
     deaths, says = REVEALING[mutant]
     outcomes = [kills.history(1, [kill], mutant=mutant, seconds=10) for kill in deaths]
     assert any(says in problem for o in outcomes for problem in o.wrong), outcomes
-
-
-def random_schedule(kills: Campaign, seed: int) -> Outcome:
-    """Several deaths at random points of one history, by the seed."""
-    rng = random.Random(seed)
-    kills.arrivals(seed)
-    return kills.history(seed, [("*", rng.randint(1, 160)) for _ in range(rng.randint(2, 5))])

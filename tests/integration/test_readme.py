@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,3 +66,12 @@ def test_the_pipeline_of_ones_own_has_at_most_twenty_lines_and_accepts_what_the_
 def test_the_readme_shows_both_commands() -> None:
     assert "make demo" in README
     assert "make test" in README
+
+
+def test_the_test_of_ones_own_passes_as_it_stands_there(tmp_path: Path) -> None:
+    for name in ("churn", "test_churn"):
+        (tmp_path / f"{name}.py").write_text(BLOCKS[name])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_churn.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
