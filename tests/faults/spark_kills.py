@@ -1,0 +1,122 @@
+"""Every crash point of the code once, with real Spark and the real broker, in one lineage.
+
+A child is killed at the first point, its successor at the second, and so on; what the last one ends with is compared
+with a lineage that nobody disturbed. A point that this log cannot reach stands in `ELSEWHERE` with the reason.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stream_trainer.errors import SparkLost
+from stream_trainer.store import Manifest, ModelStore
+from stream_trainer.testing import crash_points
+from tests.faults.spark_child import Fault, SparkChild
+from tests.faults.spark_scene import digests, make_scene, one_after_the_other, whole
+
+# What this scenario cannot reach, and which test does.
+ELSEWHERE: dict[str, str] = {}
+# Reached once in a lineage, or once in a process; all others at the second arrival, which is in the stream.
+_FIRST = {"microbatch.reference_written", "trainer.opened", "trainer.relearned"}
+# In this order an intent is left behind for those that need one.
+_ORDER = [
+    "microbatch.reference_written",
+    "microbatch.cut_fixed",
+    "trainer.opened",
+    "microbatch.fetched",
+    "trainer.relearned",
+]
+_FEW = [
+    "trainer.opened",
+    "microbatch.cut_fixed",
+    "microbatch.learned",
+    "microbatch.files_written",
+    "microbatch.committed",
+]
+_BATCHES_A_CHILD = 2
+_BATCHES = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How one child ended, and the newest version then."""
+
+    fault: str
+    code: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run of kills came to; every check has passed."""
+
+    ends: Sequence[Ended]
+    versions: int
+    trained: int
+    rejected: int
+
+
+def every_point() -> list[Fault]:
+    """One fault a crash point, then the JVM and a worker."""
+    points = [name for name in crash_points() if name not in ELSEWHERE]
+    ordered = [name for name in _ORDER if name in points] + [name for name in points if name not in _ORDER]
+    return [*map(_at, ordered), Fault(what="jvm"), Fault(what="worker")]
+
+
+def few_points() -> list[Fault]:
+    """Before and after the intent, learned, files written, manifest published, JVM, worker."""
+    return [*map(_at, _FEW), Fault(what="jvm"), Fault(what="worker")]
+
+
+def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcome:
+    """Disturb one lineage, leave another in peace, and compare.
+
+    Raises:
+        AssertionError: a promise was broken.
+    """
+    scene = make_scene(bootstrap_servers, folder)
+    scene.fill(_BATCHES + _BATCHES_A_CHILD * len(faults))
+    disturbed, peaceful = scene.store("disturbed"), scene.store("peaceful")
+    lineage = [partial(scene.child, "disturbed", fault) for fault in faults]
+    ends = []
+    with one_after_the_other([*lineage, partial(scene.child, "peaceful")]) as children:
+        for child in children:
+            _ended(child)
+            if child.fault is not None:
+                ends.append(Ended(fault=str(child.fault), code=child.wait(), version=disturbed.highest()))
+                rejected = scene.rejected()
+    newest, expected = whole(disturbed, scene.ends()), whole(peaceful, scene.ends())
+    assert digests(newest) == digests(expected)
+    assert [m.cuts for m in _manifests(disturbed)] == [m.cuts for m in _manifests(peaceful)]
+    assert (newest.total.trained, newest.total.rejected) == (scene.log.good, len(scene.log.bad))
+    assert set(rejected) == scene.log.bad
+    return Outcome(ends=ends, versions=newest.version, trained=newest.total.trained, rejected=newest.total.rejected)
+
+
+def _at(point: str) -> Fault:
+    return Fault(what="kill", point=point, nth=1 if point in _FIRST else 2)
+
+
+def _ended(child: SparkChild) -> None:
+    """Wait for a child, and make sure that it ended as its fault says."""
+    code, said = child.run(), child.said()
+    match child.fault.what if child.fault else None:
+        case "kill":
+            assert code == -9, (
+                f"{child.fault} was not reached: give it a place in ELSEWHERE, or this log a reason\n{said}"
+            )
+        case "jvm":
+            assert code == SparkLost.exit_code, said
+            assert "Traceback" not in said
+            assert said.splitlines()[-1].startswith("error: Spark's JVM"), said
+        case "worker":
+            assert code == 0, said
+            assert "restarting from the newest version" in said
+        case _:
+            assert code == 0, said
+            assert "Traceback" not in said
+
+
+def _manifests(store: ModelStore) -> list[Manifest]:
+    return [store.read(number).manifest for number in store.numbers()]

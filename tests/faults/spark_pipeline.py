@@ -1,0 +1,15 @@
+"""`tests.faults.spark_pipeline:NAME` is the pipeline `NAME` (underscores for dashes): children find it by address alone."""
+
+from stream_trainer import Pipeline
+from tests.integration.world import CONTRACT
+
+
+def __getattr__(name: str) -> Pipeline:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Pipeline(name=name.replace("_", "-"), contract=CONTRACT, reference_rows=100)
+
+
+def address(pipeline: Pipeline) -> str:
+    """What a child is told."""
+    return f"{__name__}:{pipeline.name.replace('-', '_')}"
