@@ -242,10 +242,16 @@ def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Offsets, datetime]
     """The end vector of a planned micro-batch, and when it was planned.
 
     The entry has a version line, a metadata line and one line a source.
+
+    Raises:
+        StreamFailed: the entry is gone or torn; a new stream begins with a checkpoint of its own.
     """
-    _, metadata, source = (checkpoint / "offsets" / str(batch_id)).read_text().splitlines()[:3]
-    planned = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
-    return from_spark_json(source), planned
+    try:
+        _, metadata, source = (checkpoint / "offsets" / str(batch_id)).read_text().splitlines()[:3]
+        planned = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
+        return from_spark_json(source), planned
+    except (OSError, ValueError, LookupError) as error:
+        raise StreamFailed(f"the offset log in {checkpoint} was damaged: {error}") from error
 
 
 def to_spark_json(vector: Offsets) -> str:

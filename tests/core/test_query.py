@@ -33,6 +33,17 @@ def test_the_end_of_a_micro_batch_is_read_from_the_offset_log(tmp_path: Path) ->
     assert planned == datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    "entry", [None, "", "v1\n{}\n{}", 'v1\n{"batchTimestampMs":1}', 'v1\n{"batchTimestampMs":1}\n{"t":{"0"']
+)
+def test_a_damaged_offset_log_fails_the_stream_and_no_more(tmp_path: Path, entry: str | None) -> None:
+    if entry is not None:
+        (tmp_path / "offsets").mkdir()
+        (tmp_path / "offsets" / "3").write_text(entry)
+    with pytest.raises(StreamFailed, match="damaged"):
+        read_offset_log(tmp_path, 3)
+
+
 class EndedQuery:
     """A streaming query that is over."""
 

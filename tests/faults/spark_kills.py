@@ -13,7 +13,7 @@ from stream_trainer.errors import SparkLost
 from stream_trainer.store import Manifest, ModelStore
 from stream_trainer.testing import crash_points
 from tests.faults.spark_child import Fault, SparkChild
-from tests.faults.spark_scene import digests, make_scene, one_after_the_other, whole
+from tests.faults.spark_scene import digests, log_ends, make_scene, one_after_the_other, whole
 
 # What this scenario cannot reach, and which test does.
 ELSEWHERE: dict[str, str] = {}
@@ -86,7 +86,7 @@ def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcom
             if child.fault is not None:
                 ends.append(Ended(fault=str(child.fault), code=child.wait(), version=disturbed.highest()))
                 rejected = scene.rejected()
-    newest, expected = whole(disturbed, scene.ends()), whole(peaceful, scene.ends())
+    newest, expected = whole(disturbed, log_ends(scene.world)), whole(peaceful, log_ends(scene.world))
     assert digests(newest) == digests(expected)
     assert [m.cuts for m in _manifests(disturbed)] == [m.cuts for m in _manifests(peaceful)]
     assert (newest.total.trained, newest.total.rejected) == (scene.log.good, len(scene.log.bad))

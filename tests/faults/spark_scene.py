@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, Message, Producer
 
 from infra.units import variables
-from stream_trainer import offsets
+from stream_trainer import kafka, offsets
 from stream_trainer.kafka import librdkafka_options, read_all
 from stream_trainer.offsets import Offsets
 from stream_trainer.outbox import rejected_key
@@ -102,23 +102,21 @@ class Scene:
         found = read_all(self.world.settings.kafka, self.world.pipeline.topics.rejected)
         return [message.key for message in found]
 
-    def ends(self) -> Offsets:
-        """Where the log ends for a read-committed reader."""
-        from stream_trainer.kafka import Admin
-        from stream_trainer.kafka import Log as Bounds
-
-        with Admin(self.world.settings.kafka) as admin:
-            bounds = Bounds(self.world.settings.kafka)
-            try:
-                return {self.world.topic: bounds.ends(self.world.topic, admin.partitions(self.world.topic))}
-            finally:
-                bounds.close()
-
 
 def make_scene(bootstrap_servers: str, folder: Path, **trainer: Any) -> Scene:
     """An empty log."""
     limits = {"max_rows_per_batch": ROWS_A_BATCH, **trainer}
     return Scene(make_world(None, bootstrap_servers, folder, **limits), folder)  # type: ignore[arg-type]
+
+
+def log_ends(world: World) -> Offsets:
+    """Where the log ends for a read-committed reader."""
+    bounds = kafka.Log(world.settings.kafka)
+    try:
+        with kafka.Admin(world.settings.kafka) as admin:
+            return {world.topic: bounds.ends(world.topic, admin.partitions(world.topic))}
+    finally:
+        bounds.close()
 
 
 def in_transaction(world: World, records: int, *, commit: bool) -> None:
