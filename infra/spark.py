@@ -92,7 +92,8 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
             shutil.rmtree(work, ignore_errors=True)
             raise
     _folders[context] = work
-    context._accumulatorServer.handle_error = lambda *_: None  # noqa: SLF001 - it breaks only with the JVM, loudly
+    server = context._accumulatorServer  # noqa: SLF001 - its one connection breaks with the JVM, and it is loud about it
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     session = SparkSession(context)
     for name, value in _CHECKPOINT_FILES.items():
         session.conf.set(name, value)

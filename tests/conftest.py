@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 NEEDS_A_JVM = {"broker", "spark"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-seconds", type=float, default=60.0, help="how long the soak test disturbs")
+    parser.addoption("--soak-seed", type=int, default=1, help="what its schedule of kills is drawn from")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if NEEDS_A_JVM & set(getattr(item, "fixturenames", ())):

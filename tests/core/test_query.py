@@ -127,7 +127,7 @@ def test_a_cut_connection_is_the_streams_failure_when_no_jvm_of_ours_ended(error
 
 
 def test_an_error_whose_text_went_with_the_jvm_still_has_a_name() -> None:
-    class Mute(Py4JError):
+    class Mute(Exception):
         def __str__(self) -> str:
             raise ConnectionRefusedError
 

@@ -28,7 +28,7 @@ from stream_trainer.decode import decode
 SECONDS = 120.0
 _PRELOADED = ["infra.training", "stream_trainer.cli", "stream_trainer.connections", "stream_trainer.trainer"]
 # Children live for seconds: what the second compiler would gain, its work costs twice.
-_JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"}
+JVM_OPTIONS = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"}
 
 What = Literal["kill", "stop", "jvm", "worker"]
 
@@ -63,7 +63,7 @@ class SparkChild:
         self.log = folder / f"child-{len(list(folder.glob('child-*.log')))}.log"
         self.log.touch()
         theirs, self._go = _context().Pipe(duplex=False)
-        told = {**_JVM, **variables, "TMPDIR": str(folder)}
+        told = {**JVM_OPTIONS, **variables, "TMPDIR": str(folder)}
         self._process: BaseProcess = _context().Process(
             target=_child, args=(list(arguments), told, fault, self.log, theirs), daemon=True
         )

@@ -4,14 +4,21 @@ A child is killed at the first point, its successor at the second, and so on; wh
 with a lineage that nobody disturbed. A point that this log cannot reach stands in `ELSEWHERE` with the reason.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from infra import broker as local_broker
+from infra.jars import ensure_jars
+from infra.java import find_java
 from stream_trainer.errors import SparkLost
+from stream_trainer.settings import Settings
 from stream_trainer.store import Manifest, ModelStore
 from stream_trainer.testing import crash_points
+from tests.bench.section import Section
+from tests.faults.options import Options
 from tests.faults.spark_child import Fault, SparkChild
 from tests.faults.spark_scene import digests, log_ends, make_scene, one_after_the_other, whole
 
@@ -34,6 +41,7 @@ _FEW = [
     "microbatch.files_written",
     "microbatch.committed",
 ]
+_KILLED = {"kill": "the trainer", "jvm": "Spark's JVM", "worker": "a Python worker"}
 _BATCHES_A_CHILD = 2
 _BATCHES = 7
 
@@ -42,7 +50,7 @@ _BATCHES = 7
 class Ended:
     """How one child ended, and the newest version then."""
 
-    fault: str
+    fault: Fault
     code: int
     version: int
 
@@ -69,6 +77,40 @@ def few_points() -> list[Fault]:
     return [*map(_at, _FEW), Fault(what="jvm"), Fault(what="worker")]
 
 
+def measure(options: Options) -> Section:
+    """The section of the report: a row a kill."""
+    settings = Settings()
+    with tempfile.TemporaryDirectory(prefix="stream-trainer-kills-") as folder:
+        java, jars = find_java(settings.cache_dir), ensure_jars(settings, "kafka")
+        info = local_broker.start(Path(folder) / "broker", java, jars, detach=False)
+        try:
+            found = run(info.bootstrap_servers, Path(folder), every_point())
+        finally:
+            local_broker.stop(info.folder)
+    codes = {-9: "killed", 0: "went on by itself"}
+    return Section(
+        title="Kills with real Spark and the real broker, in one lineage",
+        headings=["killed", "at", "arrival", "exit code", "newest version then"],
+        rows=[
+            [
+                _KILLED[e.fault.what],
+                e.fault.point or "decoding",
+                str(e.fault.nth),
+                codes.get(e.code, str(e.code)),
+                str(e.version),
+            ]
+            for e in found.ends
+        ],
+        notes=[
+            (
+                f"{found.versions} versions, {found.trained:,} records trained, {found.rejected:,} rejected: weights, optimiser "
+                "and cuts bit for bit those of a lineage that nobody disturbed."
+            ),
+            *(f"`{point}` is not reached here: `{where}`" for point, where in ELSEWHERE.items()),
+        ],
+    )
+
+
 def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcome:
     """Disturb one lineage, leave another in peace, and compare.
 
@@ -84,7 +126,7 @@ def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcom
         for child in children:
             _ended(child)
             if child.fault is not None:
-                ends.append(Ended(fault=str(child.fault), code=child.wait(), version=disturbed.highest()))
+                ends.append(Ended(fault=child.fault, code=child.wait(), version=disturbed.highest()))
                 rejected = scene.rejected()
     newest, expected = whole(disturbed, log_ends(scene.world)), whole(peaceful, log_ends(scene.world))
     assert digests(newest) == digests(expected)

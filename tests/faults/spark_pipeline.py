@@ -7,7 +7,12 @@ from tests.integration.world import CONTRACT
 def __getattr__(name: str) -> Pipeline:
     if name.startswith("__"):
         raise AttributeError(name)
-    return Pipeline(name=name.replace("_", "-"), contract=CONTRACT, reference_rows=100)
+    return make_pipeline(name.replace("_", "-"))
+
+
+def make_pipeline(name: str) -> Pipeline:
+    """The same under any name: its features are those of `world.CONTRACT`."""
+    return Pipeline(name=name, contract=CONTRACT, reference_rows=100)
 
 
 def address(pipeline: Pipeline) -> str:
