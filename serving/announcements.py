@@ -33,6 +33,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     trained_through: datetime | None = None
     covered_at: datetime | None = None
+    alias: int = 0
 
 
 class AnnouncementSource(Protocol):

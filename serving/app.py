@@ -8,12 +8,14 @@ from starlette.responses import JSONResponse, Response
 from serving import openapi
 from serving.clock import Clock, utc_now
 from serving.follower import Follower
+from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
+from stream_trainer.store import ModelStore
 
 
 def create_app(
@@ -23,6 +25,7 @@ def create_app(
     log: PredictionSink,
     follower: Follower,
     metrics: Metrics,
+    store: ModelStore,
     clock: Clock = utc_now,
 ) -> FastAPI:
     """The service of one pipeline.
@@ -33,6 +36,7 @@ def create_app(
         log: keeps what was answered.
         follower: holds the model that answers; started and stopped by the caller.
         metrics: shared with the follower and the log.
+        store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
     """
     hidden = settings.serving.profile == "production"
@@ -64,6 +68,7 @@ def create_app(
 
     # Plain Starlette routes: FastAPI's per-request parsing is what /predict avoids.
     app.add_route("/predict", predictor.endpoint, methods=["POST"])
+    app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
     app.add_route("/health/ready", ready, methods=["GET"])
     app.add_route("/metrics", exposition, methods=["GET"])

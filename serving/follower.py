@@ -1,8 +1,8 @@
 """Follows the champion: one thread that loads what is announced and swaps one reference.
 
-Push is `P.models`; when nothing was pushed for a while, or Kafka is down, the store is looked at instead. The
-later decision wins whichever way it came, so a look at the store that lags cannot undo a newer push, an old
-record read again cannot undo a rollback, and a held alias lowers the version as it should.
+Push is `P.models`; every `poll_seconds` the store is looked at too, however much is pushed. What is based on a newer
+entry of the champion's alias wins: a trainer that has not noticed a rollback cannot undo it. Among those of the same
+entry the later wins, whichever way it came, so a look at the store that lags cannot undo a newer push.
 """
 
 import logging
@@ -18,6 +18,7 @@ from serving.metrics import Metrics
 from serving.model import Refused, Served, load
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
+from stream_trainer.store.aliases import CHAMPION
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Decision:
     """Which version should answer, and since when that is so.
 
     Attributes:
+        alias: the number of the newest champion entry that this is based on, 0 for none.
         at: of a push its own instant; of the store the alias's, or the version's creation when that is later.
     """
 
@@ -38,6 +40,7 @@ class Decision:
     sha256: str
     at: datetime
     covered_at: datetime | None
+    alias: int
     pushed: bool
 
 
@@ -66,6 +69,8 @@ class Follower:
         self._monotonic = monotonic
         self._wanted: Decision | None = None
         self._highest_heard = 0
+        self._newest_alias = 0
+        self._next_look = 0.0
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -89,24 +94,26 @@ class Follower:
 
     def look(self) -> None:
         """Ask the store which version is the champion, and follow that."""
+        self._next_look = self._monotonic() + self._poll_seconds
         decision = self._stored()
         if decision is not None:
             self._consider(decision)
         self._follow()
 
     def step(self) -> None:
-        """Wait for a push and follow the newest; without one, look at the store."""
+        """Follow what is pushed; look at the store when its time has come, or nothing was pushed till then."""
         try:
-            pushed = self._source.poll(self._poll_seconds)
+            pushed = self._source.poll(min(self._poll_seconds, max(0.0, self._next_look - self._monotonic())))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Kafka, the store is still looked at
             self._note(error, "kafka")
             self._stop.wait(self._poll_seconds)
             pushed = []
-        if not pushed:
+        for announcement in pushed:
+            self._consider(_pushed(announcement))
+        if not pushed or self._monotonic() >= self._next_look:
             self.look()
-            return
-        self._consider(_pushed(pushed[-1]))
-        self._follow()
+        else:
+            self._follow()
 
     def _run(self) -> None:
         failures = 0
@@ -127,33 +134,35 @@ class Follower:
         logger.warning("following %s: %s: %s", self._pipeline.name, type(error).__name__, error)
 
     def _stored(self) -> Decision | None:
-        alias = self._store.alias("champion")
-        version = self._store.champion()
+        number, alias = self._store.alias_entry(CHAMPION)
+        self._newest_alias = max(self._newest_alias, number)  # known even when what it names cannot be read
+        version = self._store.champion_by(alias)
         if version is None:
             return None
         created = version.manifest.created_at
-        said = created if alias is None else alias.at
-        at = said if alias is not None and alias.hold else max(said, created)
         return Decision(
             version=version.number,
             sha256=version.sha256,
-            at=at,
+            at=created if alias is None else max(alias.at, created) if alias.follows else alias.at,
             covered_at=version.manifest.covered_at,
+            alias=number,
             pushed=False,
         )
 
     def _consider(self, new: Decision) -> None:
         current = self._wanted
-        # Records of one topic are in order among themselves, whatever the clocks say. A number that nobody has
-        # mentioned yet is news even when its clock lags behind the last "still idle" announcement.
-        if (
-            current is None
-            or (new.pushed and current.pushed)
-            or new.at >= current.at
-            or new.version > self._highest_heard
+        if new.alias >= self._newest_alias and (
+            current is None or new.alias > current.alias or self._is_later(new, current)
         ):
             self._wanted = new
+            self._newest_alias = new.alias
         self._highest_heard = max(self._highest_heard, new.version)
+
+    def _is_later(self, new: Decision, current: Decision) -> bool:
+        # Records of one topic are in order among themselves, whatever the clocks say. A number that nobody has
+        # mentioned yet is news even when its clock lags behind the last "still idle" announcement.
+        in_order = new.pushed and current.pushed
+        return in_order or new.at >= current.at or new.version > self._highest_heard
 
     def _follow(self) -> None:
         wanted, served = self._wanted, self.served
@@ -219,5 +228,6 @@ def _pushed(announcement: Announcement) -> Decision:
         sha256=announcement.manifest_sha256,
         at=announcement.at,
         covered_at=announcement.covered_at,
+        alias=announcement.alias,
         pushed=True,
     )

@@ -32,6 +32,7 @@ def document(pipeline: Pipeline, max_rows: int) -> Schema:
         },
         "paths": {
             "/predict": {"post": _predict(pipeline, max_rows)},
+            "/lineage/{version}": {"get": _lineage()},
             "/health/live": {"get": _plain("Whether the process runs", {"200": "It does"})},
             "/health/ready": {"get": _plain("Whether a model serves", {"200": "One does", "503": "None yet"})},
             "/metrics": {"get": _metrics()},
@@ -40,6 +41,7 @@ def document(pipeline: Pipeline, max_rows: int) -> Schema:
             "schemas": {
                 "Instance": instance_schema(pipeline.contract),
                 "Answer": answer_schema(pipeline),
+                "Lineage": lineage_schema(),
                 "Problem": _PROBLEM,
             }
         },
@@ -96,6 +98,53 @@ def output_schema(contract: Contract) -> Schema:
             return {"type": "number", "description": f"the estimate of {label.name}"}
 
 
+def lineage_schema() -> Schema:
+    """The JSON Schema of what `/lineage/{version}` answers."""
+    digest: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    instant: Schema = {"type": "string", "format": "date-time"}
+    number: Schema = {"type": "integer", "minimum": 1}
+    offset: Schema = {"type": "integer", "minimum": 0}
+    span = {"type": "array", "prefixItems": [offset, offset], "items": False, "minItems": 2}
+    ranges = _by_partition(span) | {"description": "per topic and partition [first offset, next offset)"}
+    rows = _object(dict.fromkeys(("seen", "trained", "rejected", "skipped", "quarantined"), offset))
+    loss: Schema = {
+        "topic": {"type": "string"},
+        "topic_id": {"type": "string"},
+        "partition": offset,
+        "start": offset,
+        "next": _nullable(offset),
+        "reason": {"enum": ["retention", "recreated", "vanished"]},
+    }
+    texts: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+    fields: Schema = {
+        "version": number,
+        "previous": _nullable(number) | {"description": "the number before it"},
+        "parent": _nullable(number) | {"description": "the version whose weights it started from"},
+        "parent_sha256": _nullable(digest),
+        "manifest_sha256": digest,
+        "ranges": ranges,
+        "cuts": {"type": "array", "items": ranges, "description": "its micro-batches, in order"},
+        "quarantined": {"type": "array", "items": ranges, "description": "those of the cuts that failed a gate"},
+        "lost": {"type": "array", "items": _object(loss), "description": "offsets that a person declared lost"},
+        "next_offsets": _by_partition(offset) | {"description": "where the next version begins"},
+        "topic_ids": texts,
+        "rows": rows,
+        "total": rows | {"description": "since the first version"},
+        "event_time": {"anyOf": [_object({"min": instant, "max": instant}), {"type": "null"}]},
+        "trained_through": _nullable(instant),
+        "contract": digest,
+        "created_at": instant,
+        "libraries": texts,
+        "seed": {"type": "integer"},
+    }
+    return _object(fields) | {"additionalProperties": False}
+
+
+def _by_partition(value: Schema) -> Schema:
+    partitions = {"type": "object", "propertyNames": {"pattern": "^[0-9]+$"}, "additionalProperties": value}
+    return {"type": "object", "additionalProperties": partitions}
+
+
 def _feature_schema(feature: Feature) -> Schema:
     match feature:
         case Numeric(low=low, high=high, optional=optional):
@@ -142,6 +191,25 @@ def _predict(pipeline: Pipeline, max_rows: int) -> Schema:
         },
         "responses": {
             "200": answered,
+            **{code: _content(MEDIA_TYPE, "Problem") | {"description": text} for code, text in problems.items()},
+        },
+    }
+
+
+def _lineage() -> Schema:
+    problems = {
+        "404": "there is no such version",
+        "500": "the version's manifest is damaged",
+        "503": "the model store does not answer",
+    }
+    return {
+        "summary": "What a version has learned from",
+        "operationId": "lineage",
+        "parameters": [
+            {"name": "version", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1}},
+        ],
+        "responses": {
+            "200": _content("application/json", "Lineage") | {"description": "its offsets, parent and circumstances"},
             **{code: _content(MEDIA_TYPE, "Problem") | {"description": text} for code, text in problems.items()},
         },
     }

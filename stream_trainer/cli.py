@@ -14,10 +14,11 @@ import typer
 from pydantic import ValidationError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import models, rejected
+from stream_trainer.commands import champion, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
+from stream_trainer.store.aliases import Promotion
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +27,10 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
+app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(
+    lineage.lineage
+)
 app.add_typer(broker_app, name="broker")
 app.command("setup", epilog="Example: stream-trainer setup")(setup)
 app.command("doctor", epilog="Example: stream-trainer doctor --json")(doctor)
@@ -39,12 +44,28 @@ def connected(settings: Settings) -> Settings:
         return settings
     from infra.local import start_local_broker  # noqa: PLC0415
 
-    info = start_local_broker(settings)
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": info.bootstrap_servers})
+    return _at(settings, start_local_broker(settings).bootstrap_servers)
+
+
+def running(settings: Settings) -> Settings | None:
+    """As `connected`, but None instead of starting a broker."""
+    if settings.kafka.bootstrap_servers is not None:
+        return settings
+    from infra import broker  # noqa: PLC0415
+
+    info = broker.status(settings.broker_dir)
+    return None if info is None else _at(settings, info.bootstrap_servers)
+
+
+def _at(settings: Settings, servers: str) -> Settings:
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": servers})
     return settings.model_copy(update={"kafka": kafka})
 
 
 rejected.connect = connected
+replay.connect = connected
+lineage.connect = connected
+champion.reachable = running
 
 
 def stop_on_signal() -> threading.Event:
@@ -86,6 +107,14 @@ def train(
     strategy: Annotated[
         str, typer.Option(metavar="auto|local", help="Where a micro-batch is learned; auto is local so far.")
     ] = "auto",
+    promotion: Annotated[
+        Promotion | None,
+        typer.Option(
+            metavar="auto|manual|gated",
+            help="How a version becomes champion: the newest that passed its gates; by `models promote`; by its scores.",
+            show_default="the setting trainer.promotion, auto",
+        ),
+    ] = None,
     accept_data_loss: Annotated[
         bool,
         typer.Option(
@@ -111,7 +140,11 @@ def train(
         create_topics=not no_create,
         accept_data_loss=accept_data_loss,
     )
-    train_here(pipeline, connected(Settings()), start, stop, with_monitor=with_monitor)
+    settings = Settings()
+    if promotion is not None:
+        trainer = settings.trainer.model_copy(update={"promotion": promotion})
+        settings = settings.model_copy(update={"trainer": trainer})
+    train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor)
 
 
 @app.command("serve", epilog="Example: stream-trainer serve examples.flights.pipeline:pipeline --port 8000")

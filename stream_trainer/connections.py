@@ -48,7 +48,7 @@ class Connections:
             raise
         self._client = admin
         self.source = KafkaSource(self._topic, admin, log)
-        self.outbox = KafkaOutbox(pipeline.topics, producer, admin)
+        self.outbox = KafkaOutbox(pipeline.topics, producer, admin, self.store)
         self.feed = ExamplesReader(spark, pipeline.contract, self._topic, settings)
 
     def clock(self) -> datetime:

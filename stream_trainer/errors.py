@@ -13,6 +13,7 @@
         ├── Fenced            3  another trainer extended the lineage
         ├── InputLost         4  records this lineage needs are gone
         ├── StoreDamaged      5
+        ├── StoreUnwritable   5  disk full, read-only or not ours: what was committed is intact
         ├── RetriesExhausted  6
         ├── SparkLost         7  Spark's JVM ended under the trainer; starting again goes on
         └── SetupError        1  something is missing on this machine
@@ -85,6 +86,12 @@ class InputLost(Fatal):
 
 class StoreDamaged(Fatal):
     """The store holds no version that passes its checks although it should."""
+
+    exit_code = 5
+
+
+class StoreUnwritable(Fatal):
+    """The store refuses to be written, and will until somebody acts; what was committed is intact."""
 
     exit_code = 5
 

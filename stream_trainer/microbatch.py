@@ -20,7 +20,9 @@ from stream_trainer.lineage import Lineage
 from stream_trainer.offsets import Loss, Offsets
 from stream_trainer.outside import Outbox, Source
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.promotion import appoint
 from stream_trainer.store import ModelStore, Version
+from stream_trainer.store.aliases import Promotion
 from stream_trainer.store.manifest import Manifest
 from stream_trainer.store.store import Intent
 from stream_trainer.strategies import local
@@ -47,6 +49,7 @@ class Context:
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
     policy: CommitPolicy = CommitPolicy()
+    promotion: Promotion = "auto"
 
 
 def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Table], *, more: bool = False) -> Lineage:
@@ -86,7 +89,9 @@ def commit(context: Context, lineage: Lineage) -> Lineage:
     version = _write(context, lineage, topic_ids)  # 9. THE commit
     crashpoint("microbatch.committed")
     _still_newest(context, version)  # who was asleep until now must not undo what another trainer has told
-    context.outbox.announce(version, version.manifest.covered_at or version.manifest.created_at)  # 10. now tell
+    appoint(context.store, version, context.promotion, context.clock)  # 10. is it the champion now?
+    crashpoint("microbatch.appointed")
+    context.outbox.announce(version, version.manifest.covered_at or version.manifest.created_at)  # 11. tell
     crashpoint("microbatch.announced")
     context.outbox.alert(alerts_of(context.store, version))
     crashpoint("microbatch.alerted")

@@ -11,9 +11,10 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from stream_trainer.alerts import TrainerAlert
-from stream_trainer.errors import BrokerUnavailable
+from stream_trainer.errors import BrokerUnavailable, Corrupt, NoVersion, StoreUnavailable
 from stream_trainer.kafka import Admin, ControlProducer
-from stream_trainer.store import Version
+from stream_trainer.store import ModelStore, Version
+from stream_trainer.store.aliases import CHAMPION
 from stream_trainer.topics import Topics
 
 logger = logging.getLogger(__name__)
@@ -42,22 +43,32 @@ def rejected_value(row: dict[str, Any], at: datetime) -> dict[str, Any]:
     }
 
 
-def announcement(version: Version, covered_at: datetime, at: datetime) -> dict[str, Any]:
-    """The value of an announcement. `covered_at`: when the trainer last saw the end of the log covered."""
+def announcement(version: Version, covered_at: datetime, at: datetime, *, alias: int) -> dict[str, Any]:
+    """The value of an announcement.
+
+    Args:
+        version: which one.
+        covered_at: when the trainer last saw the end of the log covered by it.
+        at: now.
+        alias: the number of the newest champion entry that the sender knows, 0 for none. Who follows ignores a
+            champion that is based on an older entry than the newest it has heard of.
+    """
     return {
         "version": version.number,
         "manifest_sha256": version.sha256,
         "trained_through": version.manifest.trained_through,
         "at": at,
         "covered_at": covered_at,
+        "alias": alias,
     }
 
 
 class KafkaOutbox:
-    """Writes to the control topics of one pipeline."""
+    """Writes to the control topics of one pipeline; `store` says who is champion."""
 
-    def __init__(self, topics: Topics, producer: ControlProducer, admin: Admin) -> None:
+    def __init__(self, topics: Topics, producer: ControlProducer, admin: Admin, store: ModelStore) -> None:
         self._topics = topics
+        self._store = store
         self._producer = producer
         self._admin = admin
 
@@ -73,10 +84,26 @@ class KafkaOutbox:
             self._producer.send(self._topics.rejected, records)
 
     def announce(self, version: Version, covered_at: datetime) -> None:
-        """See `outside.Outbox.announce`; a version that failed a gate becomes head, but not champion."""
-        value = announcement(version, covered_at, datetime.now(UTC))
-        keys = ["head", "champion"] if version.manifest.passed else ["head"]
-        self._producer.send(self._topics.models, [(key, value) for key in keys])
+        """See `outside.Outbox.announce`; the champion is who the newest entry of its alias says, or nobody is named."""
+        now = datetime.now(UTC)
+        number, champion = self._champion(version)
+        value = announcement(version, covered_at, now, alias=number)
+        records = [("head", value)]
+        if champion is not None:
+            since = covered_at if champion.sha256 == version.sha256 else _covered(champion)
+            records.append((CHAMPION, announcement(champion, since, now, alias=number)))
+        self._producer.send(self._topics.models, records)
+
+    def _champion(self, newest: Version) -> tuple[int, Version | None]:
+        """By the rule of the alias; None when the new version is not it, or nobody can say."""
+        try:
+            number, alias = self._store.alias_entry(CHAMPION)
+            if alias is None or alias.follows:
+                return number, newest if newest.manifest.passed else None
+            return number, self._store.champion_by(alias)
+        except (StoreUnavailable, Corrupt, NoVersion) as error:
+            logger.warning("no champion is announced: %s", error)
+            return 0, None
 
     def alert(self, alerts: Iterable[TrainerAlert]) -> None:
         """See `outside.Outbox.alert`."""
@@ -95,3 +122,7 @@ class KafkaOutbox:
             self._admin.show_progress(f"{self._topics.pipeline}.trainer", found)
         except BrokerUnavailable as error:
             logger.info("lag tools see no progress of this version: %s", error)
+
+
+def _covered(version: Version) -> datetime:
+    return version.manifest.covered_at or version.manifest.created_at

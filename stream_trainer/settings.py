@@ -77,6 +77,7 @@ class TrainerSettings(Section):
     trigger_seconds: float = Field(default=0.5, ge=0, description="micro-batches start at most this often")
     commit_every_rows: int = Field(default=1, ge=1, description="a version a micro-batch; more for large models")
     commit_every_seconds: float | None = Field(default=None, ge=0, description="or after so long, if that is sooner")
+    promotion: Literal["auto", "manual", "gated"] = Field(default="auto", description="how a version becomes champion")
     announce_idle_seconds: float = Field(default=1.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)
     spark_master: str = "local[2]"

@@ -22,6 +22,7 @@ from stream_trainer.offsets import Offsets
 from stream_trainer.opening import Opened, open_lineage
 from stream_trainer.outside import Outside, Running, Source
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.promotion import appoint
 from stream_trainer.settings import Settings
 from stream_trainer.start import Start
 from stream_trainer.store import Version, retention
@@ -118,6 +119,7 @@ class Trainer:
             clock=outside.clock,
             monotonic=outside.monotonic,
             policy=CommitPolicy(rows=trainer.commit_every_rows, seconds=trainer.commit_every_seconds),
+            promotion=trainer.promotion,
         )
 
     def _open(self, context: Context) -> Opened:
@@ -128,6 +130,7 @@ class Trainer:
         opened = open_lineage(context, origin, source.earliest(), source.latest())
         head = opened.lineage.head
         source.expect(head.manifest.topic_ids if head else {})
+        appoint(context.store, None, context.promotion, context.clock)
         context.outbox.alert(opened.alerts(context, healed_by=None))
         if head is not None:
             context.outbox.alert(microbatch.alerts_of(context.store, head))

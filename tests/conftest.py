@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from infra import broker as local_broker
 from infra.broker import BrokerInfo
@@ -14,6 +15,10 @@ from stream_trainer.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# How long an example takes depends on what else the machine does: no timed assertions.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 NEEDS_A_JVM = {"broker", "spark"}
 

@@ -1,17 +1,21 @@
-"""`models list|show|verify`: look at the versions of a pipeline."""
+"""`models list|show|verify`: look at the versions of a pipeline; the commands that change something stand beside."""
 
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from stream_trainer.commands import champion
+from stream_trainer.commands.garbage import gc
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, Version, open_store
 
-app = typer.Typer(no_args_is_help=True, help="Look at the versions of a pipeline.")
+app = typer.Typer(no_args_is_help=True, help="Look at the versions of a pipeline, and decide which one serves.")
+champion.add_to(app)
+app.command("gc", epilog="Example: stream-trainer models gc examples.flights.pipeline:pipeline --dry-run")(gc)
 
 Number = Annotated[int | None, typer.Argument(metavar="VERSION", help="A version's number; the newest without.")]
 
@@ -38,7 +42,7 @@ def list_versions(
     for number in numbers if as_json or not last else numbers[-last:]:
         try:
             versions.append(store.read(number))
-        except Corrupt as error:
+        except (Corrupt, NoVersion) as error:
             typer.echo(f"version {number}: {error}", err=True)
     if as_json:
         print_json([_described(v) for v in versions])
@@ -85,7 +89,8 @@ def _short(value: Any) -> str:
 def verify(pipeline: PipelineAddress, version: Number = None, as_json: AsJson = False) -> None:
     """Read every file of one version, or of all, and compare sizes and SHA-256; exit code 5 when one differs."""
     store = _store(pipeline)
-    found = [_verified(store, number) for number in ([version] if version is not None else store.numbers())]
+    asked = version is not None
+    found = [_verified(store, number, asked) for number in ([version] if version is not None else store.numbers())]
     damaged = [row for row in found if not row["ok"]]
     if as_json:
         print_json(found)
@@ -99,12 +104,15 @@ def verify(pipeline: PipelineAddress, version: Number = None, as_json: AsJson = 
         raise typer.Exit(5)
 
 
-def _verified(store: ModelStore, number: int) -> dict[str, Any]:
+def _verified(store: ModelStore, number: int, asked: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"version": number, "ok": True, "pruned": False, "sha256": None, "problem": None}
     try:
-        version = store.read(number)
-        if number < store.highest() and store.pruned(version):
-            return {**row, "sha256": version.sha256, "pruned": True}
+        if store.pruned(number):
+            return {**row, "sha256": store.read(number).sha256, "pruned": True}
         return {**row, "sha256": store.verify(number).sha256}
+    except NoVersion as error:
+        if asked:
+            raise
+        return {**row, "ok": False, "problem": str(error)}
     except Corrupt as error:
         return {**row, "ok": False, "problem": str(error)}

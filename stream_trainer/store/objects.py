@@ -5,16 +5,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import ObjectStore, S3Store, from_url
 
-from stream_trainer.errors import StoreUnavailable
+from stream_trainer.errors import StoreUnavailable, StoreUnwritable
 from stream_trainer.settings import StoreSettings
-from stream_trainer.store.storage import Storage
+from stream_trainer.store.storage import Storage, Stored
 
 
 class ObjectStorage(Storage):
-    """A bucket and a prefix in it."""
+    """A bucket and a prefix in it. What was put is durable, and a listing shows it at once."""
+
+    seekable: bool = True
 
     def __init__(self, url: str, settings: StoreSettings) -> None:
         self.url = url.rstrip("/")
@@ -25,42 +33,74 @@ class ObjectStorage(Storage):
         with self._answers(path, may_be_missing=True):
             return obstore.get(self._store, path).bytes().to_bytes()
 
+    def exists(self, path: str) -> bool:
+        """See `Storage.exists`."""
+        try:
+            with self._answers(path, may_be_missing=True):
+                obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
+
     def put(self, path: str, data: bytes) -> None:
         """See `Storage.put`."""
-        with self._answers(path):
-            obstore.put(self._store, path, data)
+        with self._answers(path, writing=True):
+            obstore.put(self._store, path, data, use_multipart=False)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """See `Storage.put_if_absent`."""
         try:
-            with self._answers(path):
+            with self._answers(path, writing=True):
                 obstore.put(self._store, path, data, mode="create", use_multipart=False)
         except FileExistsError:
             return False
         return True
 
-    def walk(self, prefix: str) -> list[str]:
-        """See `Storage.walk`."""
-        with self._answers(prefix):
-            return sorted(str(item["path"]) for page in obstore.list(self._store, prefix) for item in page)
+    def persist(self, path: str) -> None:
+        """See `Storage.persist`."""
 
     def delete(self, path: str) -> None:
         """See `Storage.delete`."""
         try:
-            with self._answers(path, may_be_missing=True):
+            with self._answers(path, may_be_missing=True, writing=True):
                 obstore.delete(self._store, path)
         except FileNotFoundError:
             pass
 
-    def names(self, prefix: str) -> list[str]:
+    def tidy(self, prefix: str) -> None:
+        """See `Storage.tidy`."""
+
+    def names(self, prefix: str, after: str = "") -> list[str]:
         """See `Storage.names`."""
+        if after:
+            # Everything under `after` itself sorts before this; there is a request that starts there.
+            keys = (item.path for item in self._listed(prefix, offset=f"{prefix}/{after}/~"))
+            return sorted({key.removeprefix(f"{prefix}/").split("/", 1)[0] for key in keys})
         with self._answers(prefix):
             listed = obstore.list_with_delimiter(self._store, prefix)
         found = [*listed["common_prefixes"], *(item["path"] for item in listed["objects"])]
         return sorted(path.rsplit("/", 1)[-1] for path in found)
 
+    def walk(self, prefix: str) -> list[str]:
+        """See `Storage.walk`."""
+        return [item.path for item in self.survey(prefix)]
+
+    def survey(self, prefix: str) -> list[Stored]:
+        """See `Storage.survey`."""
+        return sorted(self._listed(prefix))
+
+    def leftovers(self, prefix: str) -> list[Stored]:  # noqa: ARG002
+        """See `Storage.leftovers`: a put is one request, which leaves nothing."""
+        return []
+
+    def _listed(self, prefix: str, offset: str | None = None) -> Iterator[Stored]:
+        with self._answers(prefix):
+            for page in obstore.list(self._store, prefix, offset=offset):
+                for item in page:
+                    yield Stored(str(item["path"]), item["size"], item["last_modified"])
+
     @contextmanager
-    def _answers(self, path: str, *, may_be_missing: bool = False) -> Iterator[None]:
+    def _answers(self, path: str, *, may_be_missing: bool = False, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except (NotFoundError, FileNotFoundError) as error:
@@ -69,6 +109,13 @@ class ObjectStorage(Storage):
             raise FileNotFoundError(path) from error
         except (AlreadyExistsError, FileExistsError) as error:
             raise FileExistsError(path) from error
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            what = f"{self.url}/{path}: the store refuses {'to be written' if writing else 'to be read'}"
+            if writing:
+                raise StoreUnwritable(
+                    f"{what}: give these credentials the right to, then start again; versions committed so far are intact"
+                ) from error
+            raise StoreUnavailable(f"{what}: are the credentials right?") from error
         except (BaseError, OSError) as error:
             raise StoreUnavailable(f"{self.url}/{path}: the store did not answer: {type(error).__name__}") from error
 

@@ -7,16 +7,18 @@ Nothing is modified in place and the manifest is written last, so a version eith
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from stream_trainer.crashpoints import crashpoint
 from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged
 from stream_trainer.offsets import Ranges
 from stream_trainer.settings import Settings
 from stream_trainer.store import manifest as manifests
+from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
 from stream_trainer.store.manifest import FileEntry, Manifest
+from stream_trainer.store.numbers import Numbers
 from stream_trainer.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -41,19 +43,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     actions: list[str] = []
 
 
-class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of an alias: which version it names, why, and whether it holds against newer versions."""
-
-    version: int
-    reason: str
-    by: str
-    at: datetime
-    hold: bool = False
-
-
-_Entry = TypeVar("_Entry", Intent, Alias)
-
-
 @dataclass(frozen=True, slots=True)
 class Version:
     """A manifest that was read, and the SHA-256 of its bytes."""
@@ -73,23 +62,28 @@ class ModelStore:
     def __init__(self, storage: Storage, pipeline: str) -> None:
         self.storage = storage
         self.pipeline = pipeline
+        self.aliases = Aliases(storage, f"{pipeline}/aliases")
+        self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
+        self._failed: set[int] = set()
+        self._durable = 0
 
     def describe(self) -> str:
         """Where this is, for messages."""
         return f"{self.storage.url}/{self.pipeline}"
 
     def highest(self) -> int:
-        """The highest number that has a manifest, damaged or not; 0 when there is none."""
-        at = self._hint()
-        if at == 0 or not self._has(at):
-            at = max((n for n in self._listed() if self._has(n)), default=0)
-        while self._has(at + 1):
-            at += 1
-        return at
+        """The highest number that has a manifest, damaged or not; 0 when there is none.
+
+        It costs the same however many versions there are, as long as `CURRENT` is right.
+        """
+        return self._numbers.highest(self._hint())
 
     def numbers(self) -> list[int]:
-        """Every number that has a manifest, ascending."""
-        return [n for n in self._listed() if self._has(n)]
+        """Every number up to the highest that has a folder, ascending: one listing, however many there are.
+
+        A person may have deleted one's manifest: `read` then says NoVersion.
+        """
+        return self._numbers.up_to_highest()
 
     def read(self, number: int) -> Version:
         """The manifest of a version.
@@ -153,19 +147,28 @@ class ModelStore:
         return version
 
     def prune(self, number: int) -> int:
-        """Delete the data files of a version; its manifest stays for ever. How many were deleted.
+        """Delete the data files and intents of a version; its manifest stays for ever. How many were deleted.
 
-        The caller sees to it that nobody needs them: neither the head nor what is being served.
+        `pruned.json` goes first: from then on whatever is missing was deleted on purpose, however far this gets.
+        The caller sees to it that nobody needs them: `retention.protected`.
         """
-        folder = f"{self._folder(number)}/{self.read(number).manifest.attempt}"
-        names = self.storage.names(folder)
-        for name in names:
-            self.storage.delete(f"{folder}/{name}")
-        return len(names)
+        attempt = f"{self._folder(number)}/{self.read(number).manifest.attempt}"
+        doomed = [item.path for item in self.storage.survey(attempt)]
+        if doomed:
+            self.storage.put_if_absent(self._pruned_path(number), manifests.canonical_json({"version": number}))
+        crashpoint("retention.marked")
+        folder = self._intents(number)
+        for path in [*doomed, *(f"{folder}/{name}" for name in self.storage.names(folder))]:
+            self.storage.delete(path)
+            crashpoint("retention.file_deleted")
+        self.storage.tidy(attempt)
+        self.storage.tidy(folder)
+        return len(doomed)
 
-    def pruned(self, version: Version) -> bool:
-        """Whether the version's data files were all deleted, as `prune` does."""
-        return not self.storage.names(f"{self._folder(version.number)}/{version.manifest.attempt}")
+    def pruned(self, version: Version | int) -> bool:
+        """Whether a version's data was deleted on purpose, or is being deleted."""
+        number = version if isinstance(version, int) else version.number
+        return self.storage.exists(self._pruned_path(number))
 
     def head(self) -> Version | None:
         """The newest version that verifies, None when nothing was ever committed.
@@ -173,7 +176,7 @@ class ModelStore:
         Raises:
             StoreDamaged: there are versions, and none verifies.
         """
-        highest = self.highest()
+        highest = self._numbers.highest(self._hint(), exact=True)
         for number in range(highest, 0, -1):
             try:
                 return self.verify(number)
@@ -185,18 +188,46 @@ class ModelStore:
             )
         return None
 
-    def champion(self) -> Version | None:
-        """The version to serve: the held alias, else the newest one that passed its gates; manifest only."""
-        alias = self.alias("champion")
-        if alias is not None and alias.hold:
-            return self.read(alias.version)
-        for number in range(self.highest(), 0, -1):
+    def damaged_after(self, head: int) -> dict[int, str]:
+        """The numbers above a version that have a manifest and do not verify, each with what is wrong, ascending."""
+        found: dict[int, str] = {}
+        for number in range(head + 1, self.highest() + 1):
             try:
-                version = self.read(number)
+                self.verify(number)
+            except Corrupt as error:
+                found[number] = str(error)
+            except NoVersion:
+                continue
+        return found
+
+    def champion(self) -> Version | None:
+        """The version to serve by the newest entry of the alias `champion`; manifest only. See `champion_of`.
+
+        Raises:
+            Corrupt: the entry or the version it names is damaged.
+            NoVersion: the version that the entry names is not there.
+        """
+        return self.champion_by(self.aliases.newest(CHAMPION).alias)
+
+    def champion_by(self, alias: Alias | None) -> Version | None:
+        """The version to serve by this entry; see `champion`."""
+        number = champion_of(alias, self.newest_passed)
+        return None if number is None else self.read(number)
+
+    def newest_passed(self, before: int | None = None) -> int | None:
+        """The newest version, below `before` if given, that has a readable manifest and passed its gates.
+
+        Those that failed are remembered: a call costs one manifest and those that are new, not all that failed.
+        """
+        for number in range(self.highest() if before is None else before - 1, 0, -1):
+            if number in self._failed:
+                continue
+            try:
+                if self.read(number).manifest.passed:
+                    return number
             except (Corrupt, NoVersion):
                 continue
-            if version.manifest.passed:
-                return version
+            self._failed.add(number)
         return None
 
     def alias(self, name: str) -> Alias | None:
@@ -205,11 +236,19 @@ class ModelStore:
         Raises:
             Corrupt: it does not parse.
         """
-        entries = [n for n in self.storage.names(f"{self.pipeline}/aliases/{name}") if n.endswith(".json")]
-        if not entries:
-            return None
-        newest = max(entries, key=lambda n: int(n.removesuffix(".json")))
-        return self._parsed(f"{self.pipeline}/aliases/{name}/{newest}", Alias)
+        return self.aliases.newest(name).alias
+
+    def alias_entry(self, name: str) -> Entry:
+        """The newest entry of an alias and its number, which `set_alias` is based on; raises as `alias` does."""
+        return self.aliases.newest(name)
+
+    def set_alias(self, name: str, alias: Alias, based_on: int) -> int | None:
+        """Append an entry if the newest is still number `based_on` (0: none); the new one's number.
+
+        None when somebody has set the alias since: nothing was written; look again and decide again. An answer that
+        was lost on the way is told from a lost race when the same entry is set again.
+        """
+        return self.aliases.append(name, alias, based_on)
 
     def put_reference(self, data: bytes) -> str:
         """Keep a frozen drift reference; its name is its digest."""
@@ -240,9 +279,9 @@ class ModelStore:
         """
         path = f"{self._intents(intent.version)}/{intent.cut}.json"
         data = manifests.canonical_json(intent)
-        if self.storage.put_if_absent(path, data):
-            return intent
-        return self._parsed(path, Intent)
+        fixed = intent if self.storage.put_if_absent(path, data) else self._intent(path)
+        crashpoint("store.intent_fixed")
+        return fixed
 
     def intents(self, version: int) -> list[Intent]:
         """The intents of a version in the order of their cuts.
@@ -251,13 +290,14 @@ class ModelStore:
             Corrupt: one does not parse.
         """
         folder = self._intents(version)
-        found = [self._parsed(f"{folder}/{name}", Intent) for name in self.storage.names(folder)]
+        found = [self._intent(f"{folder}/{name}") for name in self.storage.names(folder)]
         return sorted(found, key=lambda intent: intent.cut)
 
     def write_files(self, number: int, attempt: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
         """Write data files under an attempt's own folder and say what was written."""
         for name, data in files.items():
             self.storage.put_if_absent(f"{self._folder(number)}/{attempt}/{name}", data)
+            crashpoint("store.file_written")
         return {name: FileEntry(size=len(data), sha256=manifests.sha256(data)) for name, data in files.items()}
 
     def commit(self, manifest: Manifest) -> Version:
@@ -265,7 +305,12 @@ class ModelStore:
 
         Raises:
             Fenced: another trainer has committed this number.
+            StoreUnwritable, StoreUnavailable: not committed, or committed and only the hint is old: look at the head.
         """
+        if manifest.previous is not None and manifest.previous != self._durable:
+            # Whoever committed it may have died before its name was durable: it must not vanish under this one.
+            self.storage.persist(self._manifest_path(manifest.previous))
+        crashpoint("store.before_manifest")
         data = manifests.encode(manifest)
         version = Version(manifest, manifests.sha256(data))
         path = self._manifest_path(manifest.version)
@@ -276,7 +321,10 @@ class ModelStore:
                     f"version {manifest.version} of {self.describe()} was committed by another trainer: "
                     "this one stops and has changed nothing; check that only one runs"
                 )
+        self._durable = manifest.version
+        crashpoint("store.manifest_published")
         self.storage.put(f"{self.pipeline}/CURRENT", manifests.canonical_json({"version": manifest.version}))
+        crashpoint("store.current_written")
         return version
 
     @staticmethod
@@ -291,24 +339,20 @@ class ModelStore:
             return 0
         return max(0, hint.get("version", 0))
 
-    def _parsed(self, path: str, kind: type[_Entry]) -> _Entry:
+    def _intent(self, path: str) -> Intent:
         try:
-            return msgspec.json.decode(self.storage.get(path), type=kind)
+            return msgspec.json.decode(self.storage.get(path), type=Intent)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise Corrupt(f"{self.storage.url}/{path} is not an {kind.__name__.lower()}: {error}") from error
-
-    def _listed(self) -> list[int]:
-        names = self.storage.names(f"{self.pipeline}/versions")
-        return sorted(int(name) for name in names if name.isdigit())
-
-    def _has(self, number: int) -> bool:
-        return "manifest.json" in self.storage.names(self._folder(number))
+            raise Corrupt(f"{self.storage.url}/{path} is not an intent: {error}") from error
 
     def _folder(self, number: int) -> str:
-        return f"{self.pipeline}/versions/{number:020d}"
+        return self._numbers.folder(number)
 
     def _manifest_path(self, number: int) -> str:
         return f"{self._folder(number)}/manifest.json"
+
+    def _pruned_path(self, number: int) -> str:
+        return f"{self._folder(number)}/pruned.json"
 
     def _intents(self, version: int) -> str:
         return f"{self.pipeline}/intents/{version:020d}"

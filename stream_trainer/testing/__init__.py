@@ -12,6 +12,7 @@ assert lineage.total.trained == len(examples) + len(more)
 
 from stream_trainer.testing.clock import FakeClock
 from stream_trainer.testing.crash import Crash, crash_at, crash_points, kill_at
+from stream_trainer.testing.disk import FaultyDisk, LostAnswers, faulty_storage
 from stream_trainer.testing.log import Abort, Aborted, Gap, Pause, Poison, ScriptedLog
 from stream_trainer.testing.outside import MemoryOutbox, ScriptedOutside, train
 
@@ -20,7 +21,9 @@ __all__ = [
     "Aborted",
     "Crash",
     "FakeClock",
+    "FaultyDisk",
     "Gap",
+    "LostAnswers",
     "MemoryOutbox",
     "Pause",
     "Poison",
@@ -28,6 +31,7 @@ __all__ = [
     "ScriptedOutside",
     "crash_at",
     "crash_points",
+    "faulty_storage",
     "kill_at",
     "train",
 ]

@@ -61,7 +61,8 @@ class ScriptedLog:
 
     def __init__(self, pipeline: Pipeline, script: Iterable[Item] = (), *, partitions: int = 3) -> None:
         self.topic_name = pipeline.topics.examples
-        self.topic_id = str(uuid.uuid4())
+        self.topic_id = _topic_id(self.topic_name, 1)
+        self._made = 1
         self._contract = pipeline.contract
         self._values: list[list[object]] = [[] for _ in range(partitions)]
         self._starts = [0] * partitions
@@ -93,7 +94,8 @@ class ScriptedLog:
 
     def recreate(self) -> None:
         """The topic is deleted and made again, empty."""
-        self.topic_id = str(uuid.uuid4())
+        self._made += 1
+        self.topic_id = _topic_id(self.topic_name, self._made)
         self._values = [[] for _ in self._values]
         self._starts = [0] * len(self._values)
         self._arrived, self._pauses, self._aborts = [], {}, set()
@@ -174,6 +176,11 @@ class ScriptedLog:
             "value": pa.array([value for _, value in found], pa.binary()),
         }
         return decode(self._contract, pa.RecordBatch.from_pydict(columns))
+
+
+def _topic_id(name: str, nth: int) -> str:
+    """The same in every process that writes the same script."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{nth}"))
 
 
 def _holds(covered: Mapping[int, tuple[int, int]], place: tuple[int, int]) -> bool:

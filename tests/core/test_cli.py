@@ -10,7 +10,16 @@ import typer
 from typer.testing import CliRunner
 
 from stream_trainer import cli
-from stream_trainer.errors import Corrupt, Fenced, InputLost, NoVersion, RetriesExhausted, StoreDamaged, UsageError
+from stream_trainer.errors import (
+    Corrupt,
+    Fenced,
+    InputLost,
+    NoVersion,
+    RetriesExhausted,
+    StoreDamaged,
+    StoreUnwritable,
+    UsageError,
+)
 from stream_trainer.settings import Settings
 from stream_trainer.store.storage import LocalStorage
 from tests.core.test_microbatch import World, fill
@@ -71,6 +80,8 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "run",
         "models",
         "rejected",
+        "replay",
+        "lineage",
         "broker",
         "doctor",
     }
@@ -93,6 +104,8 @@ def test_every_command_explains_itself_with_an_example_that_begins_with_its_name
         ["models", "list", ADDRESS, "--last", "-1"],
         ["models", "list", ADDRESS, "--bogus"],
         ["serve", ADDRESS, "--port", "99999"],
+        ["replay", ADDRESS, "--to", "0"],
+        ["lineage", ADDRESS, "--version", "two"],
         ["demo", "--for", "0"],
     ],
 )
@@ -107,6 +120,7 @@ def test_a_wrong_call_exits_2(arguments: list[str]) -> None:
         (["models", "list", "no_such:thing"], "no_such"),
         (["train", ADDRESS, "--from", "yesterday"], "--from yesterday"),
         (["train", ADDRESS, "--strategy", "magic"], "--strategy magic"),
+        (["lineage", ADDRESS], "either a prediction's id or"),
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(
@@ -135,6 +149,7 @@ def test_a_setting_that_is_wrong_is_one_line_and_exit_code_2(
         (Fenced("x"), 3),
         (InputLost("x"), 4),
         (StoreDamaged("x"), 5),
+        (StoreUnwritable("x"), 5),
         (RetriesExhausted("x"), 6),
         (Corrupt("x"), 1),
         (NoVersion("x"), 1),

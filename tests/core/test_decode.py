@@ -356,7 +356,7 @@ BYTES = st.one_of(
 
 
 @given(st.lists(BYTES, max_size=8), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_whatever_the_bytes_each_record_is_one_row_good_or_rejected(values: list[bytes | None], arrow: bool) -> None:
     found = decode(CONTRACT, kafka_batch(values, arrow=arrow)).to_pylist()
     assert sorted(row["_offset"] for row in found) == list(range(len(values)))
@@ -368,7 +368,7 @@ WHOLE = arrow_bytes(table(3))
 
 
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_damaged_arrow_message_never_raises(damage: list[tuple[int, int]]) -> None:
     broken = bytearray(WHOLE)
     for place, byte in damage:
@@ -393,7 +393,6 @@ RECORDS = st.fixed_dictionaries(
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=5))
-@settings(deadline=None)
 def test_a_record_of_the_contract_reads_as_what_was_written(records: list[dict[str, Any]]) -> None:
     rows = decoded(*records)
     for record, row in zip(records, rows, strict=True):

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_trainer.prequential import WINDOW, Prequential, roc_auc, uniform
@@ -51,7 +51,6 @@ def test_a_wrong_certainty_costs_much_but_not_everything() -> None:
 
 
 @given(BLOCKS)
-@settings(deadline=None)
 def test_baselines_know_only_what_came_before_their_block(blocks: list[list[int]]) -> None:
     found = binary(*(([0.5] * len(block), block) for block in blocks)).metrics()
     counts, last, agreed = [0, 0], None, [0, 0]

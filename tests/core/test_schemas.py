@@ -15,10 +15,12 @@ import pytest
 from stream_trainer import lineage as lineages
 from stream_trainer.contract import RESERVED_FIELDS
 from stream_trainer.decode import decode
+from stream_trainer.errors import Corrupt
 from stream_trainer.outbox import announcement, rejected_key, rejected_value
 from stream_trainer.store import manifest as manifests
+from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Manifest
-from stream_trainer.store.store import Alias, Intent
+from stream_trainer.store.store import Intent
 from tests.core.test_decode import POISON, table
 from tests.core.test_microbatch import PIPELINE, World, fill
 from tests.core.worlds import CONTRACT, GOOD, NOW, arrow_bytes, code, decoded, flight, kafka_batch
@@ -124,14 +126,42 @@ def test_an_alias_fits_and_a_broken_one_does_not() -> None:
     check("alias", alias)
     assert set(alias) == set(Alias.__struct_fields__)
     assert json.loads(manifests.canonical_json(alias)) == alias
-    for change in ({"version": 0}, {"at": "yesterday"}, {"hold": 1}, {"more": 1}):
+    for change in ({"version": 0}, {"at": "yesterday"}, {"hold": 1}, {"more": 1}, {"promotion": "never"}):
         assert not accepts("alias", alias | change)
 
 
+@pytest.mark.parametrize("promotion", ["auto", "manual", "gated", None])
+@pytest.mark.parametrize("hold", [True, False])
+def test_an_alias_without_a_version_fits_where_the_store_can_read_it(
+    tmp_path: Path, promotion: str | None, hold: bool
+) -> None:
+    alias = {"version": None, "reason": "", "by": "", "at": "2026-01-01T00:00:00Z", "hold": hold}
+    alias |= {} if promotion is None else {"promotion": promotion}
+    store = World(tmp_path).store
+    store.storage.put("flights/aliases/champion/1.json", json.dumps(alias).encode())
+    try:
+        read = store.alias("champion") is not None
+    except Corrupt:
+        read = False
+    if promotion is not None:  # JSON Schema's `const` says nothing of a field that is missing
+        assert accepts("alias", alias) is read
+    assert read is (promotion in ("manual", "gated") and not hold)
+
+
+def test_the_mark_of_a_pruned_version_fits(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    fill(made)
+    made.learn()
+    made.store.prune(1)
+    check("pruned", json.loads(made.store.storage.get(f"flights/versions/{1:020d}/pruned.json")))
+    assert not accepts("pruned", {"version": 0})
+
+
 def test_an_announcement_fits_and_a_broken_one_does_not(world: World) -> None:
-    value = as_json(announcement(world.store.read(2), NOW, NOW + timedelta(seconds=1)))
+    value = as_json(announcement(world.store.read(2), NOW, NOW + timedelta(seconds=1), alias=3))
     check("announcement", value)
-    for change in ({"version": 0}, {"manifest_sha256": "x"}, {"at": None}):
+    assert (value["alias"], set(value)) == (3, set(validator("announcement").schema["properties"]))
+    for change in ({"version": 0}, {"manifest_sha256": "x"}, {"at": None}, {"alias": -1}):
         assert not accepts("announcement", value | change)
 
 

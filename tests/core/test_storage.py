@@ -1,10 +1,11 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from stream_trainer.errors import StoreUnavailable, UsageError
+from stream_trainer.errors import StoreUnavailable, StoreUnwritable, UsageError
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store.storage import LocalStorage, Storage, open_storage
 
@@ -51,6 +52,9 @@ def test_names_are_those_directly_under_a_folder(storage: Storage) -> None:
     assert storage.names("p/1") == ["x", "y"]
     assert storage.names("none") == []
     assert storage.names("p/CURRENT") == []
+    assert storage.names("p", after="1") == ["2", "CURRENT"]
+    assert storage.names("p/1", after="x") == ["y"]
+    assert storage.names("p", after="CURRENT") == storage.names("none", after="1") == []
 
 
 def test_walking_gives_every_path_below(storage: Storage) -> None:
@@ -58,6 +62,36 @@ def test_walking_gives_every_path_below(storage: Storage) -> None:
         storage.put(path, b"")
     assert storage.walk("p") == ["p/1/x", "p/2/deep/er/y", "p/CURRENT"]
     assert storage.walk("none") == []
+    assert storage.survey("none") == []
+
+
+def test_a_survey_tells_sizes_and_times(storage: Storage) -> None:
+    before = datetime.now(UTC)
+    storage.put("p/1/x", b"123")
+    storage.put("p/y", b"")
+    found = storage.survey("p")
+    assert [(item.path, item.size) for item in found] == [("p/1/x", 3), ("p/y", 0)]
+    assert all(abs(item.modified - before) < timedelta(minutes=1) for item in found)
+    assert storage.leftovers("p") == []
+
+
+def test_existing_is_told_of_objects_not_of_folders(storage: Storage) -> None:
+    storage.put("p/1/x", b"")
+    assert storage.exists("p/1/x")
+    assert not any(storage.exists(path) for path in ("p/1", "p/1/y", "p/1/x/z", "none/x"))
+
+
+def test_a_folder_with_objects_is_not_tidied_away_and_an_empty_one_can_be_filled_again(storage: Storage) -> None:
+    storage.put("p/1/x", b"")
+    storage.tidy("p/1")
+    storage.tidy("p/none")
+    storage.persist("p/1/x")
+    assert storage.exists("p/1/x")
+    storage.delete("p/1/x")
+    storage.tidy("p/1")
+    assert storage.names("p") == []
+    storage.put("p/1/x", b"again")
+    assert storage.get("p/1/x") == b"again"
 
 
 def test_deleting_removes_and_may_be_repeated(storage: Storage) -> None:
@@ -83,6 +117,27 @@ def test_a_half_written_temporary_file_is_never_seen(tmp_path: Path) -> None:
     (tmp_path / "a" / ".1234.tmp").write_bytes(b"half")
     assert storage.names("a") == ["x"]
     assert storage.walk("a") == ["a/x"]
+    assert [(item.path, item.size) for item in storage.leftovers("a")] == [("a/.1234.tmp", 4)]
+    storage.delete("a/.1234.tmp")
+    assert storage.leftovers("a") == []
+
+
+def test_a_folder_that_somebody_else_tidied_away_is_made_again(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.put("a/x", b"1")
+    storage.delete("a/x")
+    LocalStorage(tmp_path).tidy("a")
+    assert storage.put_if_absent("a/x", b"2")
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for root in (tmp_path / "file", tmp_path / "file" / "models"):
+        with pytest.raises(StoreUnwritable, match="a file is where a folder has to be"):
+            LocalStorage(root).put_if_absent("x", b"1")
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(StoreUnwritable, match="a file is where a folder has to be"):
+        storage.put("file/x", b"1")
 
 
 def test_an_unknown_scheme_is_refused() -> None:

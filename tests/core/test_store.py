@@ -1,5 +1,7 @@
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,30 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged, StoreUnavailable
 from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import FileEntry, Manifest, ModelStore, Rows, Span, Version, open_store, tensors
 from stream_trainer.store import manifest as manifests
+from stream_trainer.store.disk import Disk
 from stream_trainer.store.manifest import Verdict
-from stream_trainer.store.storage import Storage
+from stream_trainer.store.storage import LocalStorage, Storage, open_storage
 from stream_trainer.store.store import TRAINER, WEIGHTS, Intent
+from stream_trainer.testing.disk import LostAnswers
 from tests.core.worlds import NOW, TOPIC
+
+
+class Unsynced(Disk):
+    """A disk for tests that need no power cut."""
+
+    def sync(self, handle: int) -> None:
+        pass
+
+    def sync_folder(self, path: Path) -> None:
+        pass
+
 
 FILES = {WEIGHTS: tensors.to_bytes({"w": torch.ones(3)}), TRAINER: tensors.to_bytes({"rng": torch.zeros(2)})}
 
@@ -382,3 +399,87 @@ def test_tensors_survive_being_stored_and_their_order_does_not_matter(make: Call
 def test_bytes_that_are_not_safetensors_are_corrupt(data: bytes) -> None:
     with pytest.raises(Corrupt, match="here is not safetensors"):
         tensors.from_bytes(data, "here")
+
+
+class Looks(LostAnswers):
+    """Counts what is asked of another storage, listed names included; loses nothing."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage, 0)
+        self.count = 0
+
+    def exists(self, path: str) -> bool:
+        self.count += 1
+        return super().exists(path)
+
+    def names(self, prefix: str, after: str = "") -> list[str]:
+        found = super().names(prefix, after)
+        self.count += 1 + len(found)
+        return found
+
+
+def bare(storage: Storage, numbers: Iterable[int], hint: int | None) -> ModelStore:
+    """A store of manifests that nobody can read, for looking numbers up."""
+    for number in numbers:
+        storage.put(f"flights/versions/{number:020d}/manifest.json", b"")
+    if hint is not None:
+        storage.put("flights/CURRENT", manifests.canonical_json({"version": hint}))
+    return ModelStore(storage, "flights")
+
+
+@given(
+    st.sets(st.integers(1, 60), max_size=25),
+    st.integers(0, 70),
+    st.sets(st.integers(1, 70), max_size=3),
+)
+def test_the_highest_is_found_whatever_was_deleted_and_whatever_the_hint_says(
+    tmp_path_factory: pytest.TempPathFactory, deleted: set[int], hint: int, orphans: set[int]
+) -> None:
+    storage = LocalStorage(tmp_path_factory.mktemp("store"), Unsynced())
+    there = set(range(1, 61)) - deleted
+    store = bare(storage, there, hint)
+    for number in orphans - there:
+        storage.put(f"flights/versions/{number:020d}/attempt/weights.safetensors", b"")
+    highest = max(there, default=0)
+    found = store.highest()
+    assert found <= highest
+    if hint not in there or not any(set(range(n, n + 16)).isdisjoint(there) for n in range(hint + 1, highest)):
+        assert found == highest
+    with pytest.raises(StoreDamaged) if there else nullcontext():
+        store.head()
+    assert store.highest() == highest  # what was listed once stays known
+    assert set(store.numbers()) == {n for n in there | orphans if n <= highest}
+
+
+@pytest.mark.parametrize("hint", [2000, 1999, 7, None, 5000])
+def test_the_highest_of_thousands_is_found_in_a_few_looks(tmp_path: Path, hint: int | None) -> None:
+    storage = Looks(LocalStorage(tmp_path, Unsynced()))
+    store = bare(storage, range(1, 2001), hint)
+    storage.count = 0
+    assert store.highest() == 2000
+    listing = 2001 if hint in (None, 5000) else 0  # one listing, when the hint is of no use
+    assert storage.count - listing < (20 if hint == 2000 else 60)
+    storage.count = 0
+    assert store.highest() == 2000
+    assert storage.count <= 20
+
+
+def test_in_a_bucket_a_gap_of_any_size_is_seen(s3: StoreSettings) -> None:
+    store = bare(open_storage(f"s3://models/{secrets.token_hex(4)}", s3), [1, 2, 3, 50], 3)
+    assert store.highest() == 50
+    assert ModelStore(Looks(store.storage), "flights").highest() == 50
+
+
+def test_what_is_damaged_above_the_head_is_listed(store: ModelStore) -> None:
+    for n in (1, 2, 3, 4):
+        commit(store, n)
+    store.storage.put(path_of(store.read(3)), b"{")
+    store.storage.delete(path_of(store.read(4), WEIGHTS))
+    head = store.head()
+    assert head is not None
+    assert head.number == 2
+    found = store.damaged_after(2)
+    assert list(found) == [3, 4]
+    assert "is not a manifest" in found[3]
+    assert "weights.safetensors is gone" in found[4]
+    assert store.damaged_after(4) == {}

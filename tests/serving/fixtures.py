@@ -28,8 +28,9 @@ from stream_trainer.reference import table_to_bytes
 from stream_trainer.schema import arrow_fields, struct_type, to_columns
 from stream_trainer.settings import Settings
 from stream_trainer.store import Manifest, ModelStore, Rows, Span, Version
+from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Verdict
-from stream_trainer.store.store import GOLDEN, TRAINER, WEIGHTS, Alias
+from stream_trainer.store.store import GOLDEN, TRAINER, WEIGHTS
 from stream_trainer.store.tensors import to_bytes
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -80,9 +81,11 @@ class FakeAnnouncements:
         self.waiting: list[Announcement] = []
         self.down = False
 
-    def push(self, version: Version, at: datetime, covered_at: datetime | None = None) -> None:
+    def push(self, version: Version, at: datetime, covered_at: datetime | None = None, *, alias: int = 0) -> None:
         self.waiting.append(
-            Announcement(version=version.number, manifest_sha256=version.sha256, at=at, covered_at=covered_at)
+            Announcement(
+                version=version.number, manifest_sha256=version.sha256, at=at, covered_at=covered_at, alias=alias
+            )
         )
 
     def poll(self, seconds: float) -> list[Announcement]:

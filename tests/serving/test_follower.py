@@ -1,8 +1,11 @@
 from datetime import timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
 
+from stream_trainer.errors import NoVersion
+from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Rows, Verdict
 from stream_trainer.store.store import GOLDEN, WEIGHTS
 from tests.serving.fixtures import (
@@ -133,4 +136,67 @@ def test_a_push_may_roll_back(harness: Harness) -> None:
         harness.follower.step()
     assert harness.version == 1
     harness.follower.step()
+    assert harness.version == 1
+
+
+def test_a_rollback_by_hand_is_followed_within_a_poll_interval_while_the_trainer_goes_on_pushing(
+    harness: Harness,
+) -> None:
+    for state in (STATE, OTHER):
+        newest = commit_version(harness.store, PIPELINE, state)
+    harness.follower.look()
+    put_alias(harness.store, 1, NOW, hold=True)
+    for tick in range(1, 5):  # a trainer that has not noticed, every quarter of the interval of 0.01 s
+        harness.seconds += 0.0025
+        harness.source.push(newest, NOW + timedelta(hours=tick))
+        harness.follower.step()
+        assert harness.version == (1 if tick == 4 else 2)
+    for tick in range(9):
+        harness.source.push(newest, NOW + timedelta(hours=10 + tick))
+        harness.follower.step()
+        assert harness.version == 1
+    assert harness.metric("swaps_total") == 2
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_the_newest_alias_entry_wins_in_whatever_order_it_is_heard_of(harness: Harness, order: tuple[int, ...]) -> None:
+    versions = [commit_version(harness.store, PIPELINE, state) for state in (STATE, OTHER, STATE)]
+    put_alias(harness.store, 2, NOW, hold=True)
+    put_alias(harness.store, 1, NOW, hold=True)
+    harness.seconds = -1.0  # too early for a look at the store
+    words = [(versions[2], 5, 0), (versions[1], 9, 1), (versions[0], 1, 2)]  # the older the entry, the later its word
+    for i in order:
+        version, hours, alias = words[i]
+        harness.source.push(version, NOW + timedelta(hours=hours), alias=alias)
+    harness.follower.step()
+    assert harness.version == 1
+    for i in order:
+        version, hours, alias = words[i]
+        harness.source.push(version, NOW + timedelta(hours=hours), alias=alias)
+        harness.follower.step()
+        assert harness.version == 1
+
+
+def test_what_is_served_stays_while_an_alias_names_nobody_or_something_unreadable(harness: Harness) -> None:
+    first = commit_version(harness.store, PIPELINE, STATE)
+    harness.follower.look()
+    harness.store.set_alias("champion", Alias(version=7, reason="", by="me", at=NOW, hold=True), 0)
+    with pytest.raises(NoVersion):
+        harness.follower.look()
+    harness.source.push(commit_version(harness.store, PIPELINE, OTHER), NOW + timedelta(hours=1))
+    harness.follower.step()
+    assert harness.version == first.number
+    harness.store.set_alias("champion", Alias(version=None, reason="", by="me", at=NOW, promotion="manual"), 1)
+    harness.follower.look()
+    assert harness.version == first.number
+
+
+def test_in_manual_mode_nobody_serves_before_somebody_is_promoted(harness: Harness) -> None:
+    harness.store.set_alias("champion", Alias(version=None, reason="", by="me", at=NOW, promotion="manual"), 0)
+    commit_version(harness.store, PIPELINE, STATE)
+    harness.follower.look()
+    assert (harness.version, harness.follower.reason) == (None, "no_version")
+    commit_version(harness.store, PIPELINE, OTHER)
+    harness.store.set_alias("champion", Alias(version=1, reason="", by="me", at=NOW, promotion="manual"), 1)
+    harness.follower.look()
     assert harness.version == 1

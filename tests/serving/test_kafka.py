@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from serving.announcements import Announcement, KafkaAnnouncements
+from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import Answered, PredictionLog, kafka_producer
+from stream_trainer.commands import champion
 from stream_trainer.kafka import Admin, ControlProducer, read_all, topic_plans
 from stream_trainer.settings import KafkaSettings, Settings
-from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, columns_of
+from stream_trainer.store import ModelStore
+from stream_trainer.store.aliases import Alias
+from stream_trainer.store.storage import LocalStorage
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, columns_of, commit_version, learned_state
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -58,3 +64,29 @@ def test_announcements_in_and_predictions_out(broker: Any) -> None:
         schema = json.loads((SCHEMAS / f"{name}.json").read_text())
         for record in records:
             jsonschema.Draft202012Validator(schema).validate(record)
+
+
+def test_a_rollback_by_command_reaches_a_follower_through_kafka(
+    broker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAM_TRAINER_KAFKA__BOOTSTRAP_SERVERS", broker.bootstrap_servers)
+    settings = Settings()
+    store = ModelStore(LocalStorage(tmp_path), f"rollback-{uuid.uuid4().hex[:8]}")
+    pipeline = replace(PIPELINE, name=store.pipeline)
+    old, new = (commit_version(store, pipeline, learned_state(pipeline)) for _ in range(2))
+    assert "missing topics" in str(champion._announce(store.pipeline, old, 1))
+    with Admin(settings.kafka) as admin:
+        admin.create_missing([topic_plans(store.pipeline, settings.kafka)["models"]])
+    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, lambda: None)
+    follower = Follower(pipeline, store, source, Metrics(), lambda: NOW, poll_seconds=30)
+    follower.look()
+    assert follower.served is not None
+    assert follower.served.number == new.number
+    store.set_alias("champion", Alias(version=old.number, reason="", by="me", at=NOW, hold=True), 0)
+    assert champion._announce(store.pipeline, old, 1) is None
+    deadline = time.monotonic() + 20
+    while follower.served.number == new.number and time.monotonic() < deadline:
+        follower.step()
+    assert follower.served.number == old.number
+    source.close()
+    source.poll(0)

@@ -22,6 +22,7 @@ def app_of(harness: Harness) -> FastAPI:
         log=harness.log,
         follower=harness.follower,
         metrics=harness.metrics,
+        store=harness.store,
         clock=harness.clock,
     )
 

@@ -1,0 +1,117 @@
+"""Aliases: which version is the champion, said by numbered entries of which the highest counts.
+
+An entry is put if absent under the number after the one it was based on, so of two who decide at the same time one
+learns that the other was faster.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from stream_trainer.errors import Corrupt
+from stream_trainer.store import manifest as manifests
+from stream_trainer.store.storage import Storage
+
+Promotion = Literal["auto", "manual", "gated"]
+CHAMPION = "champion"
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of an alias: which version it names, why, and whether it holds against newer versions.
+
+    `promotion` is how versions become champion: `auto`, the newest that passed its gates; `manual`, only by a person;
+    `gated`, by the trainer when it does well enough. The trainer writes it when its mode differs from the newest
+    entry's, and every later entry carries it over. `version` None: there is no champion yet, `manual` or `gated` only.
+    """
+
+    version: int | None
+    reason: str
+    by: str
+    at: datetime
+    hold: bool = False
+    promotion: Promotion = "auto"
+
+    @property
+    def follows(self) -> bool:
+        """Whether the newest version that passed its gates is meant, whatever `version` says."""
+        return self.promotion == "auto" and not self.hold
+
+
+class Entry(NamedTuple):
+    """The newest entry of an alias and its number; `(0, None)` when there is none."""
+
+    number: int
+    alias: Alias | None
+
+
+def champion_of(alias: Alias | None, newest_passed: Callable[[], int | None]) -> int | None:
+    """THE rule: the version to serve by the newest entry of the alias `champion`.
+
+    Args:
+        alias: the newest entry.
+        newest_passed: the newest version that passed its gates; asked only when the rule needs it.
+    """
+    return newest_passed() if alias is None or alias.follows else alias.version
+
+
+class Aliases:
+    """The aliases of one pipeline in one storage."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._seen: dict[str, int] = {}
+
+    def names(self) -> list[str]:
+        """The aliases that have entries."""
+        return self._storage.names(self._folder)
+
+    def newest(self, name: str) -> Entry:
+        """The newest entry.
+
+        Raises:
+            Corrupt: it does not parse, or names no version although it must.
+        """
+        number = self.newest_number(name)
+        return Entry(number, self.read(name, number) if number else None)
+
+    def newest_number(self, name: str) -> int:
+        """The highest number there is; 0 for none. Only the first call lists them all."""
+        at = self._seen.get(name, 0)
+        if not at or not self._has(name, at):
+            listed = (n.removesuffix(".json") for n in self._storage.names(f"{self._folder}/{name}"))
+            at = max((int(n) for n in listed if n.isascii() and n.isdigit()), default=0)
+        while at and self._has(name, at + 1):
+            at += 1
+        self._seen[name] = at
+        return at
+
+    def read(self, name: str, number: int) -> Alias:
+        """One entry.
+
+        Raises:
+            Corrupt: it does not parse, or names no version although it must.
+        """
+        where = self._path(name, number)
+        try:
+            alias = msgspec.json.decode(self._storage.get(where), type=Alias)
+        except (msgspec.MsgspecError, ValueError, FileNotFoundError) as error:
+            raise Corrupt(f"{self._storage.url}/{where} is not an alias: {error}") from error
+        if alias.version is None and (alias.hold or alias.promotion == "auto"):
+            raise Corrupt(f"{self._storage.url}/{where} is not an alias: it has to name a version")
+        return alias
+
+    def append(self, name: str, alias: Alias, based_on: int) -> int | None:
+        """See `ModelStore.set_alias`."""
+        path, data = self._path(name, based_on + 1), manifests.canonical_json(alias)
+        if self._storage.put_if_absent(path, data) or self._storage.get(path) == data:
+            return based_on + 1
+        return None
+
+    def _has(self, name: str, number: int) -> bool:
+        return self._storage.exists(self._path(name, number))
+
+    def _path(self, name: str, number: int) -> str:
+        return f"{self._folder}/{name}/{number}.json"
