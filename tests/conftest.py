@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
+pytest.register_assert_rewrite("tests.faults.spark_scene", "tests.faults.spark_kills", "tests.faults.soak")
+
 NEEDS_A_JVM = {"broker", "spark"}
 
 

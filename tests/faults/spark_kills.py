@@ -118,6 +118,7 @@ def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcom
         AssertionError: a promise was broken.
     """
     scene = make_scene(bootstrap_servers, folder)
+    scene.keep_versions = 4  # so that retention has something to delete
     scene.fill(_BATCHES + _BATCHES_A_CHILD * len(faults))
     disturbed, peaceful = scene.store("disturbed"), scene.store("peaceful")
     lineage = [partial(scene.child, "disturbed", fault) for fault in faults]

@@ -14,7 +14,7 @@ from stream_trainer import kafka, offsets
 from stream_trainer.kafka import librdkafka_options, read_all
 from stream_trainer.offsets import Offsets
 from stream_trainer.outbox import rejected_key
-from stream_trainer.settings import Settings
+from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import Manifest, ModelStore, Rows, open_store
 from tests.faults.spark_child import Fault, SparkChild
 from tests.faults.spark_pipeline import address
@@ -55,6 +55,7 @@ class Scene:
     world: World
     folder: Path
     log: Log = field(default_factory=Log)
+    keep_versions: int = 0
 
     def fill(self, batches: int) -> None:
         """A log of so many micro-batches: good records, one bad one in eleven, an aborted transaction in the middle."""
@@ -80,7 +81,8 @@ class Scene:
 
     def settings(self, lineage: str) -> Settings:
         """Those of the trainers of one lineage."""
-        return self.world.settings.model_copy(update={"data_dir": self.folder / lineage})
+        kept = StoreSettings(keep_versions=self.keep_versions, keep_every=1_000)
+        return self.world.settings.model_copy(update={"data_dir": self.folder / lineage, "store": kept})
 
     def store(self, lineage: str) -> ModelStore:
         """Where its versions are."""
@@ -90,12 +92,14 @@ class Scene:
         """A trainer that ends at the end of the log, unless the fault ends it before."""
         settings = self.settings(lineage)
         settings.data_dir.mkdir(exist_ok=True)
-        trainer = {
-            f"STREAM_TRAINER_TRAINER__{name.upper()}": str(value)
-            for name, value in settings.trainer.model_dump(exclude_defaults=True).items()
+        sections = {"TRAINER": settings.trainer, "STORE": settings.store}
+        told = {
+            f"STREAM_TRAINER_{section}__{name.upper()}": str(value)
+            for section, values in sections.items()
+            for name, value in values.model_dump(exclude_defaults=True).items()
         }
         words = ["train", address(self.world.pipeline), *(arguments or ["--until-caught-up"])]
-        return SparkChild(words, {**variables(settings), **trainer}, settings.data_dir, fault)
+        return SparkChild(words, {**variables(settings), **told}, settings.data_dir, fault)
 
     def rejected(self) -> list[str]:
         """The keys in `P.rejected`, as often as they were written."""
