@@ -13,3 +13,4 @@ def test_f41_after_a_while_of_kills_every_record_counts_once(tmp_path: Path, pyt
     outcome = soak.run(tmp_path, pytestconfig.getoption("--soak-seconds"), pytestconfig.getoption("--soak-seed"))
     assert sum(outcome.kills.values()) >= 3
     assert outcome.versions > 1
+    assert outcome.replayed == "bit-identical"
