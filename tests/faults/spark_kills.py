@@ -42,8 +42,8 @@ _FEW = [
     "microbatch.committed",
 ]
 _KILLED = {"kill": "the trainer", "jvm": "Spark's JVM", "worker": "a Python worker"}
-_BATCHES_A_CHILD = 2
-_BATCHES = 7
+_BATCHES_A_CHILD = 1
+_BATCHES = 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

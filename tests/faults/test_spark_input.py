@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import NewPartitions
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
@@ -257,6 +257,32 @@ def test_f21_aborted_records_and_markers_are_passed_and_are_no_loss(world: World
     manifest = whole(world.store, log_ends(world))
     assert manifest.total.trained == 50
     assert sum(manifest.next_offsets[world.topic].values()) > 70
+
+
+def compact(world: World) -> None:
+    """From now on the topic keeps the newest record of a key, as soon as the broker comes round to it."""
+    configs = {"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
+    client = KafkaAdminClient(bootstrap_servers=world.settings.kafka.bootstrap_servers)
+    try:
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.topic, configs=configs)])
+    finally:
+        client.close()
+
+
+@pytest.mark.slow
+def test_f21_compacted_records_are_passed_and_are_no_loss(world: World) -> None:
+    world.send_good(30)
+    world.train()
+    compact(world)
+
+    def compacted() -> bool:
+        world.send([json.dumps(world.example()).encode()], key=b"the same key")
+        return len(read_all(world.settings.kafka, world.topic)) < world.sent - 20
+
+    until(compacted, "the broker to compact the topic")
+    world.train()
+    manifest = whole(world.store, log_ends(world))
+    assert 30 < manifest.total.trained < world.sent - 15
 
 
 def test_f23_a_field_that_was_added_is_fine_and_a_breaking_one_is_rejected_with_its_reason(world: World) -> None:
