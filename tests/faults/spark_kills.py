@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infra import broker as local_broker
 from infra.jars import ensure_jars
@@ -21,6 +22,9 @@ from tests.bench.section import Section
 from tests.faults.options import Options
 from tests.faults.spark_child import Fault, SparkChild
 from tests.faults.spark_scene import digests, log_ends, make_scene, one_after_the_other, whole
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 # What this scenario cannot reach, and which test does.
 ELSEWHERE: dict[str, str] = {}
@@ -111,8 +115,8 @@ def measure(options: Options) -> Section:
     )
 
 
-def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcome:
-    """Disturb one lineage, leave another in peace, and compare.
+def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault], spark: "SparkSession | None" = None) -> Outcome:
+    """Disturb one lineage, leave another in peace, and compare; with `spark` the other one is learned in this process.
 
     Raises:
         AssertionError: a promise was broken.
@@ -123,12 +127,17 @@ def run(bootstrap_servers: str, folder: Path, faults: Sequence[Fault]) -> Outcom
     disturbed, peaceful = scene.store("disturbed"), scene.store("peaceful")
     lineage = [partial(scene.child, "disturbed", fault) for fault in faults]
     ends = []
-    with one_after_the_other([*lineage, partial(scene.child, "peaceful")]) as children:
+    if spark is None:
+        lineage.append(partial(scene.child, "peaceful"))
+    with one_after_the_other(lineage) as children:
         for child in children:
             _ended(child)
             if child.fault is not None:
                 ends.append(Ended(fault=child.fault, code=child.wait(), version=disturbed.highest()))
                 rejected = scene.rejected()
+    if spark is not None:
+        scene.world.spark, scene.world.settings = spark, scene.settings("peaceful")
+        scene.world.train()
     newest, expected = whole(disturbed, log_ends(scene.world)), whole(peaceful, log_ends(scene.world))
     assert digests(newest) == digests(expected)
     assert [m.cuts for m in _manifests(disturbed)] == [m.cuts for m in _manifests(peaceful)]

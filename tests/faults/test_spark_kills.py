@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
 from stream_trainer.testing import crash_points
@@ -10,8 +11,10 @@ from tests.faults import spark_kills
 
 
 @pytest.mark.timeout(600)
-def test_f01_killed_at_the_points_that_matter_most_it_ends_as_undisturbed(broker: BrokerInfo, tmp_path: Path) -> None:
-    outcome = spark_kills.run(broker.bootstrap_servers, tmp_path, spark_kills.few_points())
+def test_f01_killed_at_the_points_that_matter_most_it_ends_as_undisturbed(
+    broker: BrokerInfo, spark: SparkSession, tmp_path: Path
+) -> None:
+    outcome = spark_kills.run(broker.bootstrap_servers, tmp_path, spark_kills.few_points(), spark)
     assert outcome.versions >= 20
 
 
