@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; a set-up that is complete costs a second.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all lint format bench lock clean
+.PHONY: help setup demo test test-fast test-all lint format bench faults lock clean
 
 PYTHON_BIN := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
@@ -35,6 +35,9 @@ format: setup ## let ruff format the code and mend what it can
 
 bench: setup ## measure what the documentation states
 	$(PYTHON_BIN) -m tests.bench $(ARGS)
+
+faults: setup ## kill everything everywhere for a while, and write what held to docs/faults.md
+	$(PYTHON_BIN) -m tests.faults --report docs/faults.md $(ARGS)
 
 lock: setup ## pin the newest versions that pyproject.toml allows, and the jars
 	$(LOCK) --upgrade --extra dev pyproject.toml --output-file requirements.lock

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyspark
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
@@ -22,8 +24,8 @@ from infra.jars import ensure_jars
 from infra.java import find_java
 from stream_trainer.settings import Settings, environment, exported
 
-_LOCAL_DIR = "spark.local.dir"
 _JVM_EXIT_SECONDS = 20.0
+_folders: WeakKeyDictionary[SparkContext, str] = WeakKeyDictionary()
 
 # Spark keeps the history of its UI in the driver even when the UI is off: without limits a driver grows for ever.
 _SHORT_MEMORY = {
@@ -77,7 +79,7 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
         "spark.driver.extraJavaOptions": _jvm_options(work),
         "spark.jars": ",".join(str(jar) for jar in jars),
         "spark.sql.warehouse.dir": f"{work}/warehouse",
-        _LOCAL_DIR: work,
+        "spark.local.dir": work,
         **_SHORT_MEMORY,
         **_BEHAVIOUR,
         **(extra or {}),
@@ -89,6 +91,9 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
+    _folders[context] = work
+    server = context._accumulatorServer  # noqa: SLF001 - its one connection breaks with the JVM, and it is loud about it
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     session = SparkSession(context)
     for name, value in _CHECKPOINT_FILES.items():
         session.conf.set(name, value)
@@ -105,17 +110,27 @@ def warm_up(session: SparkSession) -> None:
 
 
 def stop_session(session: SparkSession) -> None:
-    """Stop Spark, its JVM and its Python workers, and remove the temporary folder; returns when all are gone."""
+    """Stop Spark, its JVM and its Python workers, and remove the temporary folder; returns when all are gone.
+
+    A JVM that has ended by itself is no error here: it cannot be asked anything, and what is left is removed.
+    """
     context = session.sparkContext
-    gateway, work = context._gateway, context.getConf().get(_LOCAL_DIR)  # noqa: SLF001 - pyspark has no public way
-    session.stop()
+    gateway = context._gateway  # noqa: SLF001 - pyspark has no public way
+    if gateway is None or gateway.proc.poll() is None:
+        session.stop()
+    else:
+        context._jsc = None  # noqa: SLF001
+        context.stop()
+        SparkSession._instantiatedSession = None  # noqa: SLF001
     SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001 - so that a later session starts a JVM of its own
     if gateway is not None:
-        gateway.shutdown()
+        with suppress(Py4JError, OSError):
+            gateway.shutdown()
         with suppress(OSError):
             gateway.proc.stdin.close()
         gateway.proc.wait(_JVM_EXIT_SECONDS)
-    if work:
+    work = _folders.pop(context, None)
+    if work is not None:
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -79,8 +79,15 @@ def stop_on_signal() -> threading.Event:
 def log_to_stderr() -> None:
     """One line a message, on standard error."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("kafka", "py4j", "httpx"):
+    for noisy in ("kafka", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_not_py4j)
+
+
+def _not_py4j(record: logging.LogRecord) -> bool:
+    """It logs, in part in the name of root, a traceback of every error that it raises too."""
+    return Path(record.pathname).parent.name != "py4j"
 
 
 @app.command("train", epilog="Example: stream-trainer train examples.flights.pipeline:pipeline --until-caught-up")

@@ -15,6 +15,7 @@
         ├── StoreDamaged      5
         ├── StoreUnwritable   5  disk full, read-only or not ours: what was committed is intact
         ├── RetriesExhausted  6
+        ├── SparkLost         7  Spark's JVM ended under the trainer; starting again goes on
         └── SetupError        1  something is missing on this machine
 
 Each message says what happened, where (topic, partition, offset, version) and what to do.
@@ -99,6 +100,12 @@ class RetriesExhausted(Fatal):
     """A retryable failure came back more often than allowed."""
 
     exit_code = 6
+
+
+class SparkLost(Fatal):
+    """Spark's JVM has ended: this process cannot go on, a new one goes on from the newest version."""
+
+    exit_code = 7
 
 
 class SetupError(Fatal):

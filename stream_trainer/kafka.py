@@ -5,7 +5,7 @@ is read-committed and every producer partitions by murmur2, so that Java and Pyt
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -252,14 +252,29 @@ class Log:
 
     def starts(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """The first offset of each partition that still exists."""
-        with reached(f"listing the first offsets of {topic}", self.settings):
-            found = self._consumer.beginning_offsets([TopicPartition(topic, p) for p in partitions])
-        return {tp.partition: int(offset) for tp, offset in found.items()}
+        return self._asked(self._consumer.beginning_offsets, "first", topic, partitions)
 
     def ends(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """The next offset of each partition."""
-        with reached(f"listing the last offsets of {topic}", self.settings):
-            found = self._consumer.end_offsets([TopicPartition(topic, p) for p in partitions])
+        return self._asked(self._consumer.end_offsets, "last", topic, partitions)
+
+    def _asked(
+        self,
+        ask: Callable[[list[TopicPartition]], dict[TopicPartition, int]],
+        which: str,
+        topic: str,
+        ps: Sequence[int],
+    ) -> dict[int, int]:
+        wanted = [TopicPartition(topic, p) for p in ps]
+        with reached(f"listing the {which} offsets of {topic}", self.settings):
+            try:
+                found = ask(wanted)
+            except KeyError:  # a partition is younger than what the client knows of the topic
+                self._consumer.topics()
+                try:
+                    found = ask(wanted)
+                except KeyError as error:
+                    raise BrokerUnavailable(f"the broker does not know {error.args[0]} yet") from error
         return {tp.partition: int(offset) for tp, offset in found.items()}
 
 

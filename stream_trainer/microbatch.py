@@ -88,6 +88,7 @@ def commit(context: Context, lineage: Lineage) -> Lineage:
     crashpoint("microbatch.checked")
     version = _write(context, lineage, topic_ids)  # 9. THE commit
     crashpoint("microbatch.committed")
+    _still_newest(context, version)  # who was asleep until now must not undo what another trainer has told
     appoint(context.store, version, context.promotion, context.clock)  # 10. is it the champion now?
     crashpoint("microbatch.appointed")
     context.outbox.announce(version, version.manifest.covered_at or version.manifest.created_at)  # 11. tell
@@ -137,6 +138,15 @@ def alerts_of(store: ModelStore, version: Version) -> list[TrainerAlert]:
     before = next(manifests(), None)
     created_at = version.manifest.created_at
     return gate_alerts(version.manifest, before, lambda gate: failing_since(gate, manifests()) or created_at)
+
+
+def _still_newest(context: Context, version: Version) -> None:
+    highest = context.store.highest()
+    if highest > version.number:
+        raise Fenced(
+            f"version {version.number} of {context.store.describe()} was committed, but another trainer has gone on to "
+            f"{highest} since: this one stops and announces nothing; check that only one runs"
+        )
 
 
 def _begun(lineage: Lineage, now: float) -> Lineage:

@@ -5,22 +5,25 @@ read from Spark's offset log, never from its rows: transaction markers and abort
 """
 
 import json
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from stream_trainer import offsets
 from stream_trainer.contract import Contract
 from stream_trainer.decode import decode, decoded_schema
-from stream_trainer.errors import StreamFailed
+from stream_trainer.errors import SparkLost, StreamFailed, StreamTrainerError
 from stream_trainer.kafka import spark_options
 from stream_trainer.learning import Cut
 from stream_trainer.offsets import Offsets, Ranges
@@ -39,6 +42,7 @@ _FETCH = {
     # The last fetch of a range waits this long at the broker for records that are not there yet.
     "kafka.fetch.max.wait.ms": "20",
 }
+_REAP_SECONDS = 5.0
 
 
 class ExamplesReader:
@@ -58,45 +62,60 @@ class ExamplesReader:
         }
 
     def read(self, ranges: Ranges) -> pa.Table:
-        """The decoded records of exactly these ranges, by a batch read."""
+        """The decoded records of exactly these ranges, by a batch read.
+
+        Raises:
+            StreamFailed, SparkLost: see `failure`.
+        """
         if offsets.size(ranges) == 0:
             return decoded_schema(self._contract).empty_table()
-        frame = (
-            self._spark.read.format("kafka")
-            .options(**self._options)
-            .option("startingOffsets", to_spark_json(offsets.starts(ranges)))
-            .option("endingOffsets", to_spark_json(offsets.ends(ranges)))
-            .load()
-        )
-        return self._collect(self._decoded(frame))
+
+        def frame() -> "DataFrame":
+            return self._decoded(
+                self._spark.read.format("kafka")
+                .options(**self._options)
+                .option("startingOffsets", to_spark_json(offsets.starts(ranges)))
+                .option("endingOffsets", to_spark_json(offsets.ends(ranges)))
+                .load()
+            )
+
+        return self._collect(frame)
 
     def stream(self, start: Offsets, position: Position, learn: LearnCut) -> "RunningStream":
-        """Start the stream at `start`; each micro-batch calls `learn` with its cut and a function that fetches it."""
+        """Start the stream at `start`; each micro-batch calls `learn` with its cut and a function that fetches it.
+
+        Raises:
+            StreamFailed, SparkLost: see `failure`.
+        """
         checkpoint = tempfile.TemporaryDirectory(prefix="stream-trainer-checkpoint-", ignore_cleanup_errors=True)
-        frame = (
-            self._spark.readStream.format("kafka")
-            .options(**self._options)
-            .option("startingOffsets", to_spark_json(start))
-            .option("maxOffsetsPerTrigger", self._settings.trainer.max_rows_per_batch)
-            .load()
-        )
-        running = RunningStream(checkpoint, self._topic)
+        running = RunningStream(checkpoint, self._topic, self._failure)
 
         def on_batch(batch: "DataFrame", batch_id: int) -> None:
             with running.batch():
                 end, planned_at = read_offset_log(Path(checkpoint.name), batch_id)
                 ranges = offsets.ranges_between(position(), end)
                 limited = offsets.size(ranges) >= self._settings.trainer.max_rows_per_batch
-                learn(Cut(ranges=ranges, covered_at=None if limited else planned_at), lambda: self._collect(batch))
+                cut = Cut(ranges=ranges, covered_at=None if limited else planned_at)
+                learn(cut, lambda: self._collect(lambda: batch))
 
-        query = (
-            self._decoded(frame.coalesce(1))  # one task: a second one costs more than it saves at the size of a batch
-            .writeStream.foreachBatch(on_batch)
-            .option("checkpointLocation", checkpoint.name)
-            .trigger(processingTime=f"{int(self._settings.trainer.trigger_seconds * 1000)} milliseconds")
-            .start()
-        )
-        running.query = query
+        try:
+            frame = (
+                self._spark.readStream.format("kafka")
+                .options(**self._options)
+                .option("startingOffsets", to_spark_json(start))
+                .option("maxOffsetsPerTrigger", self._settings.trainer.max_rows_per_batch)
+                .load()
+            )
+            running.query = (
+                self._decoded(frame.coalesce(1))  # one task: a second costs more than it saves at the size of a batch
+                .writeStream.foreachBatch(on_batch)
+                .option("checkpointLocation", checkpoint.name)
+                .trigger(processingTime=f"{int(self._settings.trainer.trigger_seconds * 1000)} milliseconds")
+                .start()
+            )
+        except Exception as error:
+            checkpoint.cleanup()
+            raise self._failure(error) from error
         return running
 
     def _decoded(self, frame: "DataFrame") -> "DataFrame":
@@ -109,8 +128,42 @@ class ExamplesReader:
         columns = [name for name in _COLUMNS if name in frame.columns]
         return frame.select(*columns).mapInArrow(decode_all, from_arrow_schema(decoded_schema(contract)))
 
-    def _collect(self, frame: "DataFrame") -> pa.Table:
-        return frame.toArrow().cast(decoded_schema(self._contract))
+    def _collect(self, frame: "Callable[[], DataFrame]") -> pa.Table:
+        try:
+            table = frame().toArrow()
+        except Exception as error:  # Spark's own, py4j's, a socket's, or Arrow's about a stream that was cut off
+            raise self._failure(error) from error
+        return table.cast(decoded_schema(self._contract))
+
+    def _failure(self, error: BaseException) -> StreamTrainerError:
+        gateway = self._spark.sparkContext._gateway  # noqa: SLF001 - pyspark has no public way
+        return failure(self._topic, error, getattr(gateway, "proc", None))
+
+
+def failure(what: str, error: BaseException, jvm: "subprocess.Popen[bytes] | None") -> StreamTrainerError:
+    """What an error that came out of Spark means for the trainer.
+
+    `SparkLost` when the JVM that this process started has ended; `StreamFailed` when only a query or a job has.
+    """
+    if jvm is not None:
+        from_java = isinstance(error, PySparkException) or getattr(error, "java_exception", None) is not None
+        with suppress(subprocess.TimeoutExpired):  # its sockets close a moment before it can be waited for
+            code = jvm.wait(0.0 if from_java else _REAP_SECONDS)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return SparkLost(
+                f"Spark's JVM (process {jvm.pid}) {how} while {what} was read: no version is harmed, "
+                "start again and learning goes on from the newest one"
+            )
+    return StreamFailed(f"the stream of {what} failed: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error; of Java's own, not of the call that brought it."""
+    try:
+        lines = str(getattr(error, "java_exception", None) or error).strip().splitlines()
+    except Exception:  # noqa: BLE001 - py4j asks the JVM for the text, which may be gone
+        lines = []
+    return lines[0].rstrip(": ") if lines else type(error).__name__
 
 
 class _Stopped(Exception):
@@ -120,8 +173,14 @@ class _Stopped(Exception):
 class RunningStream:
     """A started query that can be stopped between two micro-batches, never in the middle of one."""
 
-    def __init__(self, checkpoint: "tempfile.TemporaryDirectory[str]", what: str) -> None:
+    def __init__(
+        self,
+        checkpoint: "tempfile.TemporaryDirectory[str]",
+        what: str,
+        failed: Callable[[BaseException], StreamTrainerError] | None = None,
+    ) -> None:
         self._what = what
+        self._failed = failed or partial(failure, what, jvm=None)
         self.query: StreamingQuery | None = None
         self._checkpoint = checkpoint
         self._failure: BaseException | None = None
@@ -151,15 +210,20 @@ class RunningStream:
 
         Raises:
             StreamFailed: Spark could not go on; a new stream from the newest version may.
+            SparkLost: its JVM has ended.
             Exception: what the micro-batch itself raised.
         """
-        if self.query is None or self.query.isActive:
-            return
-        failure = self._failure or self.query.exception()
-        if failure is None or isinstance(failure, PySparkException):
-            reason = str(failure).strip().splitlines()[0] if failure else "it ended by itself"
-            raise StreamFailed(f"the stream of {self._what} failed: {reason}") from failure
-        raise failure
+        try:
+            if self.query is None or self.query.isActive:
+                return
+            ended = self._failure or self.query.exception()
+        except Exception as error:
+            raise self._failed(error) from error
+        if ended is None:
+            raise StreamFailed(f"the stream of {self._what} failed: it ended by itself")
+        if isinstance(ended, (PySparkException, Py4JError)):
+            raise self._failed(ended) from ended
+        raise ended
 
     def stop(self) -> None:
         """Let a running micro-batch finish, start no other, and end the query.
@@ -178,10 +242,16 @@ def read_offset_log(checkpoint: Path, batch_id: int) -> tuple[Offsets, datetime]
     """The end vector of a planned micro-batch, and when it was planned.
 
     The entry has a version line, a metadata line and one line a source.
+
+    Raises:
+        StreamFailed: the entry is gone or torn; a new stream begins with a checkpoint of its own.
     """
-    _, metadata, source = (checkpoint / "offsets" / str(batch_id)).read_text().splitlines()[:3]
-    planned = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
-    return from_spark_json(source), planned
+    try:
+        _, metadata, source = (checkpoint / "offsets" / str(batch_id)).read_text().splitlines()[:3]
+        planned = datetime.fromtimestamp(json.loads(metadata)["batchTimestampMs"] / 1000, UTC)
+        return from_spark_json(source), planned
+    except (OSError, ValueError, LookupError) as error:
+        raise StreamFailed(f"the offset log in {checkpoint} was damaged: {error}") from error
 
 
 def to_spark_json(vector: Offsets) -> str:

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
+pytest.register_assert_rewrite("tests.faults.spark_scene", "tests.faults.spark_kills", "tests.faults.soak")
+
 NEEDS_A_JVM = {"broker", "spark"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak-seconds", type=float, default=60.0, help="how long the soak test disturbs")
+    parser.addoption("--soak-seed", type=int, default=1, help="what its schedule of kills is drawn from")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ STARRED = {"F01", "F02", "F03", "F04", "F05", "F06", "F09", "F10", "F11", "F16",
 
 
 @cache
-def tests_of(path: str) -> frozenset[str]:
+def names_in(path: str) -> frozenset[str]:
     tree = ast.parse((ROOT / path).read_text())
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "test" in node.name)
 
@@ -25,7 +25,7 @@ def tests_of(path: str) -> frozenset[str]:
 @pytest.mark.parametrize("test_id", IDS)
 def test_a_test_that_is_listed_exists(test_id: str) -> None:
     path, name = test_id.split("::")
-    assert name in tests_of(path), f"docs/guarantees.md lists {test_id}, which is gone"
+    assert name in names_in(path), f"docs/guarantees.md lists {test_id}, which is gone"
 
 
 @pytest.mark.parametrize("number", range(1, 8))
@@ -41,4 +41,4 @@ def test_every_fault_that_concerns_the_trainer_is_listed() -> None:
 @pytest.mark.parametrize(("fault", "files"), FAULTS)
 def test_every_file_of_a_fault_holds_a_test_named_after_it(fault: str, files: str) -> None:
     for path in re.findall(r"`(tests/\S+\.py)`", files):
-        assert any(fault.lower() in name.split("_") for name in tests_of(path)), f"{path} has no test named {fault}"
+        assert any(fault.lower() in name.split("_") for name in names_in(path)), f"{path} has no test named {fault}"

@@ -6,12 +6,12 @@ import pytest
 from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 from pydantic import SecretStr
 
 from stream_trainer.errors import BrokerUnavailable
-from stream_trainer.kafka import _jaas, client_options, librdkafka_options, reached, spark_options, topic_plans
+from stream_trainer.kafka import Log, _jaas, client_options, librdkafka_options, reached, spark_options, topic_plans
 from stream_trainer.settings import KafkaSettings
 
 PASSWORD = 'p"w\\d; x'
@@ -149,3 +149,32 @@ def test_topics_have_stated_partitions_retention_and_cleanup() -> None:
     assert plans["examples"].configs["retention.ms"] == "5400000"
     assert plans["examples"].configs["message.timestamp.type"] == "LogAppendTime"
     assert "retention.ms" not in plans["models"].configs
+
+
+class OldConsumer:
+    """A client whose picture of a topic is older than the topic's newest partition."""
+
+    def __init__(self, known: int, after_a_look: int) -> None:
+        self.known = known
+        self._after = after_a_look
+
+    def topics(self) -> None:
+        self.known = self._after
+
+    def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {p: {TopicPartition("t", n): 7 for n in range(self.known)}[p] for p in partitions}
+
+
+def log_of(consumer: OldConsumer) -> Log:
+    log = Log.__new__(Log)
+    log.settings, log._consumer = KafkaSettings(), consumer
+    return log
+
+
+def test_a_partition_that_the_client_does_not_know_yet_is_looked_up() -> None:
+    assert log_of(OldConsumer(1, 2)).ends("t", [0, 1]) == {0: 7, 1: 7}
+
+
+def test_a_partition_that_the_broker_does_not_know_yet_may_come() -> None:
+    with pytest.raises(BrokerUnavailable, match="partition=1"):
+        log_of(OldConsumer(1, 1)).ends("t", [0, 1])

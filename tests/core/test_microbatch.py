@@ -3,11 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
+from stream_trainer import crashpoints, microbatch, offsets
 from stream_trainer import lineage as lineages
-from stream_trainer import microbatch, offsets
 from stream_trainer.errors import Fenced, InputLost, StoreUnavailable
 from stream_trainer.gates import Evidence
 from stream_trainer.learning import Cut
@@ -436,3 +437,21 @@ def test_a_limited_batch_is_covered_up_to_the_least_advanced_partition(world: Wo
     newest = max(row.as_py() for row in world.log.fetch(cut).column("_append_time"))
     assert covered is not None
     assert covered == newest
+
+
+def test_who_slept_after_its_commit_while_another_went_on_announces_nothing(world: World) -> None:
+    fill(world)
+
+    def overtake(point: str) -> None:
+        if point == "microbatch.committed":
+            crashpoints.watch(None)
+            first = world.store.read(1).manifest
+            world.store.commit(msgspec.structs.replace(first, version=2, previous=1, run_id="other"))
+
+    crashpoints.watch(overtake)
+    try:
+        with pytest.raises(Fenced, match="another trainer has gone on to 2"):
+            world.learn()
+    finally:
+        crashpoints.watch(None)
+    assert "announce" not in world.outbox.calls

@@ -1,13 +1,17 @@
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkException
 
-from stream_trainer.errors import Retryable, StreamFailed
-from stream_trainer.query import RunningStream, _Stopped, from_spark_json, read_offset_log, to_spark_json
+from infra.supervisor import FINAL_CODES
+from stream_trainer.errors import Retryable, SparkLost, StreamFailed
+from stream_trainer.query import RunningStream, _Stopped, failure, from_spark_json, read_offset_log, to_spark_json
 from tests.core.test_offsets import VECTORS
 
 
@@ -27,6 +31,17 @@ def test_the_end_of_a_micro_batch_is_read_from_the_offset_log(tmp_path: Path) ->
     end, planned = read_offset_log(tmp_path, 3)
     assert end == {"t": {0: 7, 1: 0}}
     assert planned == datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "entry", [None, "", "v1\n{}\n{}", 'v1\n{"batchTimestampMs":1}', 'v1\n{"batchTimestampMs":1}\n{"t":{"0"']
+)
+def test_a_damaged_offset_log_fails_the_stream_and_no_more(tmp_path: Path, entry: str | None) -> None:
+    if entry is not None:
+        (tmp_path / "offsets").mkdir()
+        (tmp_path / "offsets" / "3").write_text(entry)
+    with pytest.raises(StreamFailed, match="damaged"):
+        read_offset_log(tmp_path, 3)
 
 
 class EndedQuery:
@@ -81,3 +96,39 @@ def test_an_error_of_spark_may_pass_and_is_said_in_one_line(tmp_path: Path) -> N
     with pytest.raises(Retryable, match=r"t\.examples failed: broker gone$"):
         stream.check()
     stream.stop()
+
+
+class LostQuery:
+    """A streaming query of a JVM that has ended."""
+
+    @property
+    def isActive(self) -> bool:  # noqa: N802 - Spark's name
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    def stop(self) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+
+def test_a_jvm_that_ended_is_said_in_one_line_and_starting_again_helps(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) as jvm:
+        stream = running(tmp_path)
+        stream._failed = lambda error: failure("t.examples", error, jvm)
+        stream.query = LostQuery()  # type: ignore[assignment]
+        with pytest.raises(SparkLost, match=r"JVM \(process \d+\) was killed by signal 9 .*start again") as caught:
+            stream.check()
+        stream.stop()
+    assert caught.value.exit_code == 7
+    assert caught.value.exit_code not in FINAL_CODES
+
+
+@pytest.mark.parametrize("error", [Py4JError("calling o1.getResult"), Py4JNetworkError("gone"), EOFError("gone")])
+def test_a_cut_connection_is_the_streams_failure_when_no_jvm_of_ours_ended(error: Exception) -> None:
+    assert str(failure("t.examples", error, None)) == f"the stream of t.examples failed: {error}"
+
+
+def test_an_error_whose_text_went_with_the_jvm_still_has_a_name() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ConnectionRefusedError
+
+    assert str(failure("t.examples", Mute(), None)) == "the stream of t.examples failed: Mute"

@@ -76,17 +76,20 @@ _DRIVER = """
     session = build_session(Settings(), "driver")
     assert session.range(10).mapInArrow(lambda batches: batches, "id long").count() == 10
     print(session.sparkContext.getConf().get("spark.local.dir"), flush=True)
-    if sys.argv[1] == "stop":
-        stop_session(session)
-    else:
+    if sys.argv[1] == "wait":
         time.sleep(600)
+    if sys.argv[1] == "lose":
+        session.sparkContext._gateway.proc.kill()
+        session.sparkContext._gateway.proc.wait()
+    stop_session(session)
 """
 
 
 @pytest.mark.spark
-def test_stopping_leaves_no_process_no_folder_and_no_noise() -> None:
+@pytest.mark.parametrize("how", ["stop", "lose"])
+def test_stopping_leaves_no_process_no_folder_and_no_noise(how: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_DRIVER), "stop"],
+        [sys.executable, "-c", textwrap.dedent(_DRIVER), how],
         capture_output=True,
         text=True,
         timeout=120,

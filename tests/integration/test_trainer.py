@@ -10,45 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from stream_trainer import offsets
 from stream_trainer.decode import ARROW_CONTENT_TYPE
-from stream_trainer.errors import Fenced, InputLost
-from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.store.store import Intent
 from tests.integration.world import World, until
 
 
 def without(record: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != name}
-
-
-def test_bad_records_are_rejected_with_their_reason_and_the_rest_is_trained(world: World) -> None:
-    good = world.example()
-    poison: dict[str, bytes | None] = {
-        "invalid_json": b"{not json",
-        "null_value": None,
-        "missing_field": json.dumps(without(good, "x")).encode(),
-        "wrong_type": json.dumps({**good, "x": "1"}).encode(),
-        "out_of_range": json.dumps({**good, "x": 101}).encode(),
-        "null_field": json.dumps({**good, "x": None}).encode(),
-        "bad_utf8": json.dumps({**good, "id": "@"}).encode().replace(b"@", b"\xff"),
-        "too_large": b"x" * 10_000_000,
-    }
-    for value in poison.values():
-        world.send_good(20)
-        world.send([value])
-    world.send([json.dumps(good).replace('"x": ', '"x": NaN, "_": ').encode()])
-
-    trainer = world.train()
-
-    assert trainer.lineage is not None
-    total = trainer.lineage.total
-    assert (total.trained, total.rejected, total.seen) == (160, 9, 169)
-    reasons = sorted(value["reason"].split(":")[0] for value in world.rejected().values())
-    assert reasons == sorted([*poison, "invalid_json"])
 
 
 def test_rejected_records_are_listed_mended_and_sent_again_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,34 +114,6 @@ def test_a_first_version_that_never_came_is_begun_where_its_intent_says(world: W
     assert other.store.read(1).manifest.ranges == cut
 
 
-def test_aborted_records_are_not_trained_and_their_offsets_are_passed(world: World) -> None:
-    world.send_good(30)
-    transactional = Producer(
-        {
-            **librdkafka_options(world.settings.kafka),
-            "transactional.id": f"{world.topic}-t",
-            "partitioner": "murmur2_random",
-        }
-    )
-    transactional.init_transactions(30)
-    for commit in (False, True):
-        transactional.begin_transaction()
-        for _ in range(10):
-            transactional.produce(world.topic, json.dumps(world.example()).encode())
-        transactional.flush(30)
-        if commit:
-            transactional.commit_transaction(30)
-        else:
-            transactional.abort_transaction(30)
-    world.send_good(5)
-    trainer = world.train()
-    assert trainer.lineage is not None
-    assert trainer.lineage.head is not None
-    assert trainer.lineage.total.trained == 45
-    covered = sum(trainer.lineage.head.manifest.next_offsets[world.topic].values())
-    assert covered > 55
-
-
 def test_an_arrow_message_counts_every_row(world: World) -> None:
     rows = [{**world.example(), "at": datetime.fromisoformat("2013-01-01T00:00:00+00:00")} for _ in range(50)]
     rows[7]["x"] = float("nan")
@@ -200,41 +143,6 @@ def test_announcements_name_versions_and_go_on_while_nothing_arrives(world: Worl
         first, second = idle()[:2]
         assert first["manifest_sha256"] == head.sha256
         assert first["covered_at"] < second["covered_at"]
-
-
-def test_two_trainers_make_one_lineage_and_the_loser_is_fenced(world: World) -> None:
-    world.send_good(30)
-    world.train()
-    with pytest.raises(Fenced):
-        _be_overtaken(world)
-
-
-def _be_overtaken(world: World) -> None:
-    with world.training() as loser:
-        world.send_good(5)
-        until(lambda: loser.lineage is not None and loser.lineage.total.trained == 35, "the loser to follow the stream")
-        number = world.store.highest() + 1
-        position = world.store.read(number - 1).manifest.next_offsets
-        other = {world.topic: {p: (o, o + 1) for p, o in position[world.topic].items()}}
-        world.store.fix_cut(Intent(version=number, cut=0, ranges=other, strategy="local", seed=0, run_id="winner"))
-        world.send_good(30)
-        until(lambda: not loser.running, "the loser to end")
-    assert world.store.highest() == number - 1
-
-
-def test_a_topic_created_again_with_more_records_stops_the_trainer(world: World) -> None:
-    world.send_good(10)
-    world.train()
-    with Admin(world.settings.kafka) as admin:
-        admin.delete(world.topic)
-        until(lambda: _create_again(admin, world), "the topic to be gone and created again")
-    world.send_good(50)
-    with pytest.raises(InputLost, match="re-created"):
-        world.train()
-
-
-def _create_again(admin: Admin, world: World) -> bool:
-    return bool(admin.create_missing([topic_plans(world.pipeline.name, world.settings.kafka)["examples"]]))
 
 
 def test_training_can_start_from_the_weights_of_an_older_version(world: World) -> None:
