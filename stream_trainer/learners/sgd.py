@@ -7,6 +7,7 @@ checked before the step, because NaN passes `clip_grad_norm_`.
 import copy
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ OptimizerBuilder = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _NET, _SCALE, _OPTIMIZER = "net.", "standardiser.", "optimizer."
+# Modules draw from torch's one global generator: two learners in one process take turns, or neither would repeat.
+_GENERATOR = threading.Lock()
 
 
 def mlp(spec: FeatureSpec, hidden: tuple[int, ...] = (64, 32)) -> nn.Module:
@@ -95,7 +98,7 @@ class Sgd:
 
     def init(self, spec: FeatureSpec, seed: int) -> State:
         """A fresh net and standardiser; the seed also starts the RNG that later steps draw from."""
-        with torch.random.fork_rng(devices=[]):
+        with _GENERATOR, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.model(spec)
             rng = torch.get_rng_state()
@@ -176,7 +179,7 @@ class Sgd:
     def _net(self, state: State) -> nn.Module:
         skeleton = self._skeletons.get(state.spec)
         if skeleton is None:
-            with torch.random.fork_rng(devices=[]):
+            with _GENERATOR, torch.random.fork_rng(devices=[]):
                 skeleton = self._skeletons.setdefault(state.spec, self.model(state.spec))
         net = copy.deepcopy(skeleton)
         tensors = {k.removeprefix(_NET): v for k, v in state.serving.items() if k.startswith(_NET)}
@@ -251,7 +254,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, training: Mapping[str, Ten
 def _rng(state: Tensor) -> Iterator[list[Tensor]]:
     """Run under a given CPU RNG state; the list holds the state that it ended in."""
     after: list[Tensor] = []
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
         yield after
         after.append(torch.get_rng_state())

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -106,6 +107,20 @@ def test_the_same_call_twice_gives_the_same_bits_whatever_came_between() -> None
     second, again = learner.learn(state, rows(100, 0))
     assert same_bits(first, second)
     assert report == again
+
+
+def test_learning_in_several_threads_gives_the_bits_of_one() -> None:
+    def history(seed: int) -> State:
+        learner = Sgd(with_dropout)
+        state = learner.init(BINARY, seed)
+        for part in range(8):
+            state, _ = learner.learn(state, rows(64, part))
+        return state
+
+    alone = [history(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(history, range(4)))
+    assert all(same_bits(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_another_seed_gives_another_net() -> None:
