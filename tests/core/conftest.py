@@ -4,34 +4,18 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store.storage import Storage, open_storage
-
-BUCKET = "models"
+from tests.bucket import BUCKET, bucket
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[StoreSettings]:
     """An S3 server with an empty bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    httpx.put(f"{endpoint}/{BUCKET}").raise_for_status()
-    yield StoreSettings.model_validate(
-        {
-            "url": f"s3://{BUCKET}",
-            "s3_endpoint": endpoint,
-            "s3_access_key_id": "test",
-            "s3_secret_access_key": "test",
-            "s3_allow_http": True,
-        }
-    )
-    server.stop()
+    with bucket() as settings:
+        yield settings
 
 
 @pytest.fixture(params=["folder", "bucket"])
