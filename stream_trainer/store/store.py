@@ -176,7 +176,7 @@ class ModelStore:
         Raises:
             StoreDamaged: there are versions, and none verifies.
         """
-        highest = self._numbers.highest(self._hint(), exact=True)
+        highest = self.highest()
         for number in range(highest, 0, -1):
             try:
                 return self.verify(number)
