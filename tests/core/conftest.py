@@ -1,7 +1,7 @@
 """A store in a folder, and one in a bucket of an S3 server on this machine."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,16 @@ def s3() -> Iterator[StoreSettings]:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """Each kind of storage, empty."""
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Storage]:
+    """Opens the storage of a name, at first empty, as a process of its own would; of each kind."""
     if request.param == "folder":
-        return open_storage(str(tmp_path / "models"), StoreSettings())
+        return lambda name: open_storage(str(tmp_path / name), StoreSettings())
     settings: StoreSettings = request.getfixturevalue("s3")
-    return open_storage(f"s3://{BUCKET}/{secrets.token_hex(8)}", settings)
+    own = secrets.token_hex(8)
+    return lambda name: open_storage(f"s3://{BUCKET}/{own}/{name}", settings)
+
+
+@pytest.fixture
+def storage(place: Callable[[str], Storage]) -> Storage:
+    """Each kind of storage, empty."""
+    return place("models")
