@@ -35,7 +35,7 @@ _COUNTS = (10, 10_000, 100_000)
 _ROWS = 2_000
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a name of our own in it, made by tempfile
 _ROOM = 4 * 2**30  # what 100,000 versions and some more take
-_RUNS, _GOAL = 7, 1.5
+_RUNS, _GOAL = 15, 1.5
 
 
 def measure(options: Options) -> Section:
