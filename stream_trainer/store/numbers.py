@@ -8,6 +8,7 @@ from stream_trainer.store.storage import Storage
 
 _MISSES = 3
 _GAP = 16
+_FURTHER = tuple(2**bits for bits in range(5, 17))
 
 
 class Numbers:
@@ -27,20 +28,17 @@ class Numbers:
         """Whether the number's folder holds the member."""
         return self._storage.exists(f"{self.folder(number)}/{self._member}")
 
-    def highest(self, hint: int, *, exact: bool = False) -> int:
+    def highest(self, hint: int) -> int:
         """The highest number that has the member; 0 when there is none.
 
-        With a right hint this costs the same however many there are. In a folder of this machine it then overlooks a
-        number above a gap of more than 16 deleted ones, unless `exact`; a listing there costs as many names as there are.
+        With a right hint this costs the same however many there are. A hint is at most one behind when a writer has
+        died: one that is further behind, or wrong, costs a listing. In a folder of this machine a number is then
+        overlooked only behind more than 16 deleted ones, with nothing at any `_FURTHER` step above the hint either.
         """
         start = next((n for n in (max(hint, self._seen), hint, self._seen) if n > 0 and self.has(n)), 0)
-        known = bool(start)
         at = self._climb(start or self._first_step())
-        if exact or not known or self._storage.seekable:
+        if self._storage.seekable or not 0 < start <= at <= start + 1 or self._has_above(at):
             at = next((n for n in reversed(self._listed(at)) if self.has(n)), at)
-        else:
-            while higher := next((n for n in range(at + _GAP, at, -1) if self.has(n)), 0):
-                at = self._climb(higher)
         self._seen = at
         return at
 
@@ -50,6 +48,9 @@ class Numbers:
         while found and not self.has(found[-1]):
             found.pop()
         return found
+
+    def _has_above(self, at: int) -> bool:
+        return any(self.has(at + step) for step in (*range(2, _GAP + 1), *_FURTHER))
 
     def _listed(self, after: int) -> list[int]:
         names = self._storage.names(self._folder, after=f"{after:020d}" if after else "")

@@ -1,7 +1,7 @@
 """Where bytes live: a folder or an object store, behind a few methods.
 
 `put_if_absent` is the one that everything rests on: exactly one caller wins a path. What it has answered for, True or
-False, survives a power cut.
+False, survives a power cut; inside `filling`, once that ends.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import errno
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -76,6 +76,10 @@ class Storage(ABC):
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Write durably unless something is there; False when something was, which then is durable too."""
 
+    def filling(self, folder: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        """For a folder of the caller's own: what is put into it inside the block is durable after the block."""
+        return nullcontext()
+
     @abstractmethod
     def persist(self, path: str) -> None:
         """Make an object that is visible survive a power cut, whoever wrote it and however far they got.
@@ -120,6 +124,7 @@ class LocalStorage(Storage):
         self.url = str(self.root)
         self.disk = disk or Disk()
         self._durable: set[Path] = set()
+        self._filling: set[Path] = set()
 
     def get(self, path: str) -> bytes:
         """See `Storage.get`."""
@@ -162,8 +167,23 @@ class LocalStorage(Storage):
                 crashpoint("storage.linked")
                 self._discard(temporary)
             crashpoint("storage.unlinked")
-            self.disk.sync_folder(full.parent)  # also for who lost: the winner may have died before this line
+            if full.parent not in self._filling:
+                self.disk.sync_folder(full.parent)  # also for who lost: the winner may have died before this line
         return won
+
+    @contextmanager
+    def filling(self, folder: str) -> Iterator[None]:
+        """See `Storage.filling`: one fsync of the folder for all of its names."""
+        full = self._full(folder)
+        with _writing(full):
+            self._make_folders(full)
+        self._filling.add(full)
+        try:
+            yield
+        finally:
+            self._filling.discard(full)
+        with _writing(full):
+            self.disk.sync_folder(full)
 
     def persist(self, path: str) -> None:
         """See `Storage.persist`."""

@@ -176,7 +176,7 @@ class ModelStore:
         Raises:
             StoreDamaged: there are versions, and none verifies.
         """
-        highest = self._numbers.highest(self._hint(), exact=True)
+        highest = self.highest()
         for number in range(highest, 0, -1):
             try:
                 return self.verify(number)
@@ -295,9 +295,11 @@ class ModelStore:
 
     def write_files(self, number: int, attempt: str, files: Mapping[str, bytes]) -> dict[str, FileEntry]:
         """Write data files under an attempt's own folder and say what was written."""
-        for name, data in files.items():
-            self.storage.put_if_absent(f"{self._folder(number)}/{attempt}/{name}", data)
-            crashpoint("store.file_written")
+        folder = f"{self._folder(number)}/{attempt}"
+        with self.storage.filling(folder):
+            for name, data in files.items():
+                self.storage.put_if_absent(f"{folder}/{name}", data)
+                crashpoint("store.file_written")
         return {name: FileEntry(size=len(data), sha256=manifests.sha256(data)) for name, data in files.items()}
 
     def commit(self, manifest: Manifest) -> Version:

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -298,6 +299,10 @@ class LostAnswers(Storage):
         won = self._storage.put_if_absent(path, data)
         self._lose(path)
         return won
+
+    def filling(self, folder: str) -> AbstractContextManager[None]:
+        """See `Storage.filling`."""
+        return self._storage.filling(folder)
 
     def persist(self, path: str) -> None:
         """See `Storage.persist`."""

@@ -14,7 +14,7 @@ from tests.bench import report
 from tests.bench.options import Options
 from tests.bench.section import Section
 
-NAMES = ("first_prediction", "freshness", "memory", "decode", "learn")
+NAMES = ("first_prediction", "freshness", "memory", "decode", "learn", "commits", "recovery")
 
 
 def main(argv: Sequence[str]) -> int:

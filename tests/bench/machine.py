@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 
@@ -26,3 +27,9 @@ def describe() -> str:
         f"Java {find_java(Settings().cache_dir).version}",
     ]
     return "; ".join(parts)
+
+
+def file_system(folder: Path) -> str:
+    """Of what kind the file system is that a folder is on."""
+    mounts = [part for part in psutil.disk_partitions(all=True) if folder.resolve().is_relative_to(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else "an unknown file system"

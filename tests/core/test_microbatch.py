@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from stream_trainer.opening import open_lineage
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore, Rows, Version
 from stream_trainer.store.manifest import Manifest, Verdict
-from stream_trainer.store.storage import LocalStorage
+from stream_trainer.store.storage import LocalStorage, Storage
 from stream_trainer.store.store import TRAINER, WEIGHTS
-from stream_trainer.testing import MemoryOutbox
+from stream_trainer.testing import LostAnswers, MemoryOutbox
 from tests.core.worlds import (
     CONTRACT,
     NOW,
@@ -37,12 +38,12 @@ START = {TOPIC: {0: 0, 1: 0}}
 
 
 class World:
-    """A log, a store in a folder, an outbox, and a trainer that goes through them cut by cut."""
+    """A log, a store, an outbox, and a trainer that goes through them cut by cut."""
 
-    def __init__(self, folder: Path, pipeline: Pipeline = PIPELINE) -> None:
+    def __init__(self, storage: Path | Storage, pipeline: Pipeline = PIPELINE) -> None:
         self.pipeline = pipeline
         self.log = MemoryLog({0: [], 1: []})
-        self.store = ModelStore(LocalStorage(folder), pipeline.name)
+        self.store = ModelStore(LocalStorage(storage) if isinstance(storage, Path) else storage, pipeline.name)
         self.source = FakeSource()
         self.outbox = MemoryOutbox()
         self.lineage = lineages.fresh(pipeline, START)
@@ -60,8 +61,9 @@ class World:
         self.lineage = microbatch.run(self.context(), self.lineage, chosen, fetch, more=more)
         return self.lineage
 
-    def restart(self) -> None:
+    def restart(self, storage: Storage | None = None) -> None:
         """A new process: what the store holds, and first what its intents ask for."""
+        self.store = ModelStore(storage or self.store.storage, self.pipeline.name)
         self.outbox = MemoryOutbox()
         self.source = FakeSource()
         opened = open_lineage(self.context(), "earliest", START, START)
@@ -268,9 +270,21 @@ def undisturbed(folder: Path) -> World:
     return world
 
 
-def test_a_crash_at_any_call_leads_to_the_bits_of_an_undisturbed_run(tmp_path: Path) -> None:
+def ends_as(world: World, expected: World, at: int) -> None:
+    """The same three versions, and the same bits."""
+    assert bits(world.lineage) == bits(expected.lineage), at
+    assert world.store.numbers() == [1, 2, 3], at
+    for n in (1, 2, 3):
+        mine, calm = world.store.verify(n).manifest, expected.store.verify(n).manifest
+        assert (mine.cuts, mine.rows, mine.total, mine.metrics) == (calm.cuts, calm.rows, calm.total, calm.metrics), at
+        assert mine.files == calm.files, at
+
+
+def test_a_crash_at_any_call_leads_to_the_bits_of_an_undisturbed_run(
+    tmp_path: Path, place: Callable[[str], Storage]
+) -> None:
     expected = undisturbed(tmp_path / "calm")
-    probe = World(tmp_path / "probe")
+    probe = World(place("probe"))
     fill(probe)
     probe.learn()
     fill(probe, 40)
@@ -278,43 +292,104 @@ def test_a_crash_at_any_call_leads_to_the_bits_of_an_undisturbed_run(tmp_path: P
     probe.learn()
     assert calls() >= 10
     for at in range(1, 2 * calls() + 1):
-        world = World(tmp_path / f"{at}")
+        world = World(place(f"{at}"))
         fill(world)
         world.learn()
         fill(world, 40)
         dying(world, at)
         with pytest.raises(Crash):
             world.learn()
-        world.store = ModelStore(LocalStorage(tmp_path / f"{at}"), "flights")
         fill(world, 80)  # more has arrived meanwhile: only the intent keeps the cut
-        world.restart()
+        world.restart(place(f"{at}"))
         if world.lineage.position != world.log.ends():
             world.learn(world.cut({0: 40, 1: 40}) if world.lineage.number == 2 else None)
         if world.lineage.position != world.log.ends():
             world.learn()
-        assert bits(world.lineage) == bits(expected.lineage), at
-        assert world.store.numbers() == [1, 2, 3], at
-        for n in (1, 2, 3):
-            mine, calm = world.store.verify(n).manifest, expected.store.verify(n).manifest
-            assert (mine.cuts, mine.rows, mine.total, mine.metrics) == (calm.cuts, calm.rows, calm.total, calm.metrics)
-            assert mine.files == calm.files, at
+        ends_as(world, expected, at)
 
 
-def test_a_rejected_record_is_sent_at_least_once_whenever_it_crashes(tmp_path: Path) -> None:
+def test_a_rejected_record_is_sent_at_least_once_whenever_it_crashes(place: Callable[[str], Storage]) -> None:
     for at in range(1, 25):
-        world = World(tmp_path / f"{at}")
+        world = World(place(f"{at}"))
         fill(world)
         first = world.outbox
         dying(world, at)
         try:
             world.learn()
         except Crash:
-            world.store = ModelStore(LocalStorage(tmp_path / f"{at}"), "flights")
-            world.restart()
+            world.restart(place(f"{at}"))
             if world.lineage.position != world.log.ends():
                 world.learn()
         sent = {(r["_partition"], r["_offset"]) for r in [*first.rejected.values(), *world.outbox.rejected.values()]}
         assert sent == {(1, 4), (1, 9), (1, 14), (1, 19)}, at
+
+
+class Unheard(LostAnswers):
+    """Loses one answer, and remembers which puts have won their path."""
+
+    def __init__(self, storage: Storage, nth: int) -> None:
+        super().__init__(storage, nth)
+        self.puts = 0
+        self.won: list[str] = []
+
+    def put(self, path: str, data: bytes) -> None:
+        self.puts += 1
+        super().put(path, data)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        self.puts += 1
+        self.won += [] if self._storage.exists(path) else [path]
+        return super().put_if_absent(path, data)
+
+
+def persevere(world: World) -> int:
+    """A trainer of three versions that restarts whenever its store does not answer; how often it had to."""
+    restarts = 0
+    while (number := world.lineage.number) <= 3:
+        try:
+            world.learn(world.cut({0: 20 * number, 1: 20 * number}))
+        except StoreUnavailable:
+            restarts += 1
+            world.restart()
+    return restarts
+
+
+def test_a_lost_answer_of_any_put_leads_to_the_bits_of_an_undisturbed_run(
+    tmp_path: Path, place: Callable[[str], Storage]
+) -> None:
+    expected = undisturbed(tmp_path / "calm")
+    for nth in count(1):
+        storage = Unheard(place(f"{nth}"), nth)
+        world = World(storage)
+        fill(world, n=120)
+        restarts = persevere(world)
+        ends_as(world, expected, nth)
+        manifests = [path for path in storage.won if path.endswith("/manifest.json")]
+        assert len(manifests) == len(set(manifests)) == 3, nth
+        if storage.puts < nth:
+            assert restarts == 0
+            break
+        assert restarts == 1, nth
+    assert nth > 3 * 7
+
+
+def test_a_lost_answer_is_told_from_a_lost_race_at_any_put(place: Callable[[str], Storage]) -> None:
+    for nth in count(1):
+        other = World(place(f"{nth}"))
+        fill(other)
+        other.learn()
+        first = other.store.read(1).sha256
+        world = World(LostAnswers(place(f"{nth}"), nth))
+        world.log = other.log
+        with pytest.raises((StoreUnavailable, Fenced)) as raised:
+            world.learn()
+        assert world.outbox.announced == []
+        if raised.type is Fenced:  # the answer of the manifest was heard: another one is there
+            break
+        world.restart()
+        assert [(n, world.store.read(n).sha256) for n in world.store.numbers()] == [(1, first)], nth
+        assert (world.lineage.number, bits(world.lineage)) == (2, bits(other.lineage)), nth
+    assert nth > 6
 
 
 def test_restarting_after_every_version_changes_no_bit(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from stream_trainer.errors import StoreUnavailable, StoreUnwritable, UsageError
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store.storage import LocalStorage, Storage, open_storage
+from stream_trainer.testing.disk import faulty_storage
 
 
 def test_what_was_put_is_what_is_got(storage: Storage) -> None:
@@ -23,6 +24,26 @@ def test_only_the_first_of_two_puts_if_absent_counts(storage: Storage) -> None:
     assert storage.put_if_absent("p/x", b"two") is False
     assert storage.put_if_absent("p/x", b"one") is False
     assert storage.get("p/x") == b"one"
+
+
+def test_what_fills_a_folder_is_all_there_in_the_end(storage: Storage) -> None:
+    with storage.filling("p/own"):
+        assert all(storage.put_if_absent(f"p/own/{name}", name.encode()) for name in "abc")
+        assert storage.put_if_absent("p/other", b"other") is True
+    assert storage.walk("p") == ["p/other", "p/own/a", "p/own/b", "p/own/c"]
+
+
+def test_a_folder_that_is_filled_is_synced_once_for_all_of_its_names(tmp_path: Path) -> None:
+    storage, disk = faulty_storage(tmp_path)
+    storage.put("p/before", b"")
+    disk.calls.clear()
+    with storage.filling("p/own"):
+        for name in "abc":
+            storage.put_if_absent(f"p/own/{name}", name.encode())
+    assert disk.calls.count("sync") == 3
+    assert disk.calls.count("sync_folder") == 2  # its own name, then those in it
+    disk.power_cut(0)
+    assert LocalStorage(tmp_path).walk("p/own") == ["p/own/a", "p/own/b", "p/own/c"]
 
 
 def test_of_sixteen_writers_at_once_exactly_one_wins(storage: Storage) -> None:

@@ -1,3 +1,3 @@
-from tests.core.conftest import s3, storage
+from tests.core.conftest import place, s3, storage
 
-__all__ = ["s3", "storage"]
+__all__ = ["place", "s3", "storage"]
