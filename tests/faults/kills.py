@@ -30,8 +30,8 @@ def measure(options: Options) -> Section:
         rows.append(_row("at random points, four micro-batches a version", schedules(made, seeds, cuts_per_version=4)))
     notes = [
         "A history: three partitions, 240 records and gaps, over 20 versions, unusable records, retention at work.",
-        "None wrong: weights and optimiser as in an undisturbed run bit for bit, cuts tile the log, counts add up,",
-        "every rejected record sent, and no version was ever visible that does not verify.",
+        "None wrong: weights and optimiser bit for bit as in an undisturbed run, counts add up, every rejected record sent.",
+        "Cuts tile the log, and no version was ever visible that does not verify.",
         f"{len(MUTANTS)} broken orders of commit ({', '.join(MUTANTS)}) are shown to fail these checks in the suite.",
     ]
     return Section(
