@@ -4,7 +4,7 @@ A micro-batch that fails is quarantined: its offsets are committed with the weig
 with is the `History` of the lineage, which is part of every version: a replay judges as the trainer did.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from stream_trainer.store.manifest import Verdict
 
 _KEPT = 100
 _LOSS, _GRADIENT, _UPDATE = range(3)
+_GIVE_WAY = {"norm_jump", "loss_jump"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class History:
 
     Attributes:
         passed: float64 `[n ≤ 100, 3]`, oldest first: prequential loss, largest gradient norm, update norm a step.
-        failed_in_a_row: how many micro-batches have been quarantined since the last that passed.
+        failed_in_a_row: how many have been quarantined by gates that give way since the last that passed.
     """
 
     passed: Tensor
@@ -41,9 +42,10 @@ class History:
         before = self.passed[:0] if self.failed_in_a_row else self.passed
         return History(passed=torch.cat([before, row])[-_KEPT:])
 
-    def fail(self) -> "History":
-        """After a micro-batch that was quarantined."""
-        return replace(self, failed_in_a_row=self.failed_in_a_row + 1)
+    def fail(self, verdicts: Iterable[Verdict]) -> "History":
+        """After a micro-batch that was quarantined: a flood of unusable records is no sign of a changed world."""
+        jumped = any(verdict.gate in _GIVE_WAY and not verdict.passed for verdict in verdicts)
+        return replace(self, failed_in_a_row=self.failed_in_a_row + 1) if jumped else self
 
     def usual(self, column: int, at_least: int) -> float | None:
         """The median of a column; None while there are fewer than `at_least` values."""

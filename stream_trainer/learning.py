@@ -75,9 +75,8 @@ def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, 
         outputs = pipeline.learner.predict(lineage.state, batch.features)
     else:
         outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
-    before, scored = lineage.prequential, lineage.prequential.score(outputs, batch.labels)
-    loss = float(scored.sums[0] - before.sums[0]) / batch.rows
-    return replace(lineage, prequential=scored), loss
+    loss = lineage.prequential.loss(outputs, batch.labels)
+    return replace(lineage, prequential=lineage.prequential.score(outputs, batch.labels)), loss
 
 
 def _train(
@@ -102,7 +101,7 @@ def _train(
             rows=pending.rows + Rows(quarantined=batch.rows),
             quarantined=(*pending.quarantined, ranges),
         )
-        return replace(lineage, pending=kept_out, history=lineage.history.fail())
+        return replace(lineage, pending=kept_out, history=lineage.history.fail(verdicts))
     if not batch.rows:
         return replace(lineage, pending=pending)
     lineage = lineages.keep_golden(pipeline, lineage, rows)

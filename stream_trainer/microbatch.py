@@ -84,7 +84,10 @@ def commit(context: Context, lineage: Lineage) -> Lineage:
     Raises:
         Fenced, InputLost, Retryable: see `errors`.
     """
-    topic_ids = context.source.check(offsets.starts(lineage.pending.ranges))  # 8. right before the manifest
+    newest = (
+        lineage.pending.cuts[-1] if lineage.pending.cuts else {}
+    )  # those before it were checked when they were read
+    topic_ids = context.source.check(offsets.starts(newest))  # 8. right before the manifest
     crashpoint("microbatch.checked")
     version = _write(context, lineage, topic_ids)  # 9. THE commit
     crashpoint("microbatch.committed")

@@ -11,7 +11,7 @@ import msgspec
 
 from stream_trainer.errors import InputLost
 
-Reason = Literal["retention", "recreated", "vanished"]
+Reason = Literal["retention", "recreated", "vanished", "truncated"]
 Offsets = dict[str, dict[int, int]]
 Ranges = dict[str, dict[int, tuple[int, int]]]
 
@@ -19,7 +19,8 @@ Ranges = dict[str, dict[int, tuple[int, int]]]
 class Loss(msgspec.Struct, frozen=True, kw_only=True):
     """Offsets of a partition that were gone before they were learned, and that a person declared lost.
 
-    `next` is exclusive; None when nobody can say: the topic they belonged to was deleted.
+    `next` is exclusive; None when nobody can say: the topic they belonged to was deleted. Truncated ones had been
+    learned, or planned: the log ends at `start` now, and the same offsets will hold other records.
     """
 
     topic: str
@@ -108,6 +109,8 @@ def ends(ranges: Ranges) -> Offsets:
 def skip(vector: Offsets, losses: Iterable[Loss], starts: Offsets) -> Offsets:
     """The vector past what is lost: an expired range ends where the log begins, a topic created again begins anew.
 
+    A log that became shorter goes on at its end.
+
     Args:
         vector: where reading stands.
         losses: what is gone, per partition.
@@ -115,10 +118,13 @@ def skip(vector: Offsets, losses: Iterable[Loss], starts: Offsets) -> Offsets:
     """
     after = copy(vector)
     for loss in losses:
+        stood = after.setdefault(loss.topic, {})
         if loss.reason == "retention" and loss.next is not None:
-            after[loss.topic][loss.partition] = loss.next
+            stood[loss.partition] = loss.next
+        elif loss.reason == "truncated":
+            stood[loss.partition] = min(stood.get(loss.partition, loss.start), loss.start)
         else:
-            after[loss.topic].pop(loss.partition, None)
+            stood.pop(loss.partition, None)
     for topic in {loss.topic for loss in losses if loss.reason == "recreated"}:
         after[topic] = dict(starts.get(topic, {}))
     return after

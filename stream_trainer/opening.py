@@ -5,7 +5,7 @@ exactly as they were planned, and become one version.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stream_trainer import lineage as lineages
 from stream_trainer import offsets
@@ -34,6 +34,18 @@ class Opened:
     planned: list[Ranges]
     damaged: dict[int, str]
 
+    def needed(self) -> Offsets:
+        """The first offsets that are still to be read: where the lineage stands, and partitions that only plans know."""
+        wanted = offsets.copy(self.lineage.position)
+        for cut in self.planned:
+            for topic, partitions in offsets.starts(cut).items():
+                wanted[topic] = {**partitions, **wanted.get(topic, {})}
+        return wanted
+
+    def planned_end(self) -> Offsets:
+        """Where the last planned cut ends; empty without one."""
+        return offsets.ends(self.planned[-1]) if self.planned else {}
+
     def alerts(self, context: Context, healed_by: int | None) -> list[TrainerAlert]:
         """One alert a damaged version."""
         name, at = context.pipeline.name, context.clock()
@@ -51,7 +63,8 @@ def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offse
     head = store.head()
     number = store.highest() + 1
     damaged = _damaged(store, head, number)
-    planned = _planned(store, damaged, number)
+    stands = head.manifest.next_offsets if head is not None else {}
+    planned, first_cut = _planned(store, damaged, number, stands)
     if head is not None:
         lineage = _continued(pipeline, store, head, origin, number)
     elif origin.isdigit():
@@ -61,6 +74,7 @@ def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offse
         # A run that died before its first version has fixed where that version begins.
         lineage = lineages.fresh(pipeline, offsets.starts(planned[0]) if planned else at, number)
         logger.info("starting a new lineage in %s", store.describe())
+    lineage = replace(lineage, pending=replace(lineage.pending, first_cut=first_cut))
     return Opened(lineage=lineage, planned=planned, damaged=damaged)
 
 
@@ -81,13 +95,23 @@ def _damaged(store: ModelStore, head: Version | None, number: int) -> dict[int, 
     return found
 
 
-def _planned(store: ModelStore, damaged: dict[int, str], number: int) -> list[Ranges]:
-    """The cuts of damaged versions, then those that were planned for the next one."""
-    cuts: list[Ranges] = []
-    for candidate in damaged:
-        cuts += _cuts_of(store, candidate)
+def _planned(store: ModelStore, damaged: dict[int, str], number: int, position: Offsets) -> tuple[list[Ranges], int]:
+    """The cuts to learn from `position` on, and the number of the intent that the first of them has, or will get.
+
+    They are those of damaged versions, then those planned for the next one. What does not go on where the one before
+    ends was learned already, or was planned when a version that is damaged now was whole.
+    """
     own = _intents(store, number)
-    return [*cuts, *own[len(cuts) :]] if own[: len(cuts)] == cuts[: len(own)] else own
+    candidates = [cut for candidate in damaged for cut in _cuts_of(store, candidate)] + own
+    tiled: list[Ranges] = []
+    for cut in candidates:
+        try:
+            position = offsets.advance(position, cut)
+        except ValueError:
+            continue
+        tiled.append(cut)
+    first = next(k for k in range(len(own) + 1) if own[k:] == tiled[: len(own) - k])
+    return tiled, first
 
 
 def _cuts_of(store: ModelStore, number: int) -> list[Ranges]:

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -71,6 +72,8 @@ class KafkaOutbox:
         self._store = store
         self._producer = producer
         self._admin = admin
+        self._announcing = threading.Lock()
+        self._announced = 0
 
     def reject(self, rows: pa.Table) -> None:
         """See `outside.Outbox.reject`."""
@@ -85,6 +88,13 @@ class KafkaOutbox:
 
     def announce(self, version: Version, covered_at: datetime) -> None:
         """See `outside.Outbox.announce`; the champion is who the newest entry of its alias says, or nobody is named."""
+        with self._announcing:
+            self._announce(version, covered_at)
+
+    def _announce(self, version: Version, covered_at: datetime) -> None:
+        if version.number < self._announced:
+            return  # a word of freshness that was overtaken by a commit
+        self._announced = version.number
         now = datetime.now(UTC)
         number, champion = self._champion(version)
         value = announcement(version, covered_at, now, alias=number)

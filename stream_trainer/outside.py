@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
     def missing(self, needed: Offsets) -> list[Loss]:
-        """What is gone of the records from `needed` on; empty when all are there."""
+        """What is gone of the records from `needed` on, or ends before it; empty when all are there."""
         ...
 
     def check(self, needed: Offsets) -> dict[str, str]:

@@ -19,6 +19,8 @@ from stream_trainer.contract import Task
 
 WINDOW = 5_000
 _FLOOR = 1e-7
+# Squares of larger numbers would leave float32, and one of them would outweigh every running sum.
+_LARGEST = 1e15
 _FORECASTERS = ("model", "no_change", "majority")
 # Columns of a row: (loss, hit) for each forecaster, then the forecast of "true" and the label (binary only).
 _COLUMNS = 8
@@ -66,8 +68,8 @@ class Prequential:
         """Add a block: `outputs` as a learner predicts them, labels float64 `[rows]`, in log order."""
         if not len(labels):
             return self
-        y = labels.numpy()
-        scores = self._numbers(outputs.numpy(), y) if self.task == "regression" else self._classes(outputs.numpy(), y)
+        y = self._labels(labels)
+        scores = self._scores(outputs, labels)
         agreed = self.agreed
         if not np.isnan(self.last):
             agreed = agreed + np.array([np.sum(y == self.last), len(y)])
@@ -84,6 +86,18 @@ class Prequential:
             agreed=agreed,
             last=float(y[-1]),
         )
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> float:
+        """The model's mean loss over a block; 0 for an empty one."""
+        return float(self._scores(outputs, labels)[:, 0].mean()) if len(labels) else 0.0
+
+    def _scores(self, outputs: Tensor, labels: Tensor) -> Floats:
+        of_task = self._numbers if self.task == "regression" else self._classes
+        return of_task(outputs.numpy(), self._labels(labels))
+
+    def _labels(self, labels: Tensor) -> Floats:
+        y: Floats = labels.numpy()
+        return np.clip(y, -_LARGEST, _LARGEST) if self.task == "regression" else y
 
     def _classes(self, outputs: NDArray[Any], y: Floats) -> Floats:
         classes = len(self.counts)
@@ -109,7 +123,8 @@ class Prequential:
         last = 0.0 if np.isnan(self.last) else self.last
         columns: list[Floats] = []
         for forecast in (outputs.astype(np.float64), np.full(len(y), last), np.full(len(y), mean)):
-            columns += [(forecast - y) ** 2, np.abs(forecast - y)]
+            error = np.minimum(np.abs(forecast - y), _LARGEST)
+            columns += [error**2, error]
         return np.column_stack([*columns, np.zeros(len(y)), y])
 
     def metrics(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.store import Manifest, ModelStore, Version
 from stream_trainer.store.aliases import CHAMPION, Alias, Entry, Promotion
 
@@ -81,23 +82,32 @@ def appoint(store: ModelStore, version: Version | None, mode: Promotion, clock: 
     """Append what `next_alias` says after a commit, or at the start of a run (no version) what `record_mode` says.
 
     Whoever has appended an entry meanwhile decided later: then nothing is written, and the next commit looks again.
-
-    Raises:
-        Corrupt: the newest entry cannot be read.
+    Nor is anything written while the entry or the champion cannot be read: what a person decided must not be replaced.
     """
-    entry = store.alias_entry(CHAMPION)
-    if mode == (entry.alias.promotion if entry.alias is not None else "auto") == "auto":
+    try:
+        entry = store.alias_entry(CHAMPION)
+        if mode == (entry.alias.promotion if entry.alias is not None else "auto") == "auto":
+            return
+        there = store.champion_by(entry.alias)
+    except (Corrupt, NoVersion) as error:
+        logger.warning("nobody is promoted: %s", error)
         return
-    there = store.champion_by(entry.alias)
     champion = there.manifest if there is not None else None
     if version is None:
         alias = record_mode(entry, mode, champion, clock)
     else:
         first = max(1, version.number - PROMOTION_AFTER + 1)
-        recent = [store.read(number).manifest for number in range(first, version.number)]
+        recent = [m for number in range(first, version.number) if (m := _readable(store, number)) is not None]
         alias = next_alias(entry, version, mode, [*recent, version.manifest], champion, clock)
     if alias is not None and store.set_alias(CHAMPION, alias, entry.number) is not None:
         logger.info("champion: version %s, %s", alias.version, alias.reason)
+
+
+def _readable(store: ModelStore, number: int) -> Manifest | None:
+    try:
+        return store.read(number).manifest
+    except (Corrupt, NoVersion):
+        return None
 
 
 def does_well(recent: Sequence[Manifest], champion: Manifest | None, *, promotion_after: int = PROMOTION_AFTER) -> bool:

@@ -94,7 +94,9 @@ class ExamplesReader:
             with running.batch():
                 end, planned_at = read_offset_log(Path(checkpoint.name), batch_id)
                 ranges = offsets.ranges_between(position(), end)
-                limited = offsets.size(ranges) >= self._settings.trainer.max_rows_per_batch
+                # Spark shares the limit out among partitions and rounds each share down.
+                partitions = sum(len(ps) for ps in ranges.values())
+                limited = offsets.size(ranges) + partitions > self._settings.trainer.max_rows_per_batch
                 cut = Cut(ranges=ranges, covered_at=None if limited else planned_at)
                 learn(cut, lambda: self._collect(lambda: batch))
 

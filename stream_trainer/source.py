@@ -66,13 +66,20 @@ class KafkaSource:
 
     def missing(self, needed: Offsets) -> list[Loss]:
         """See `outside.Source.missing`."""
-        return self._look(needed)[1]
+        losses = self._look(needed)[1]
+        if any(loss.reason == "recreated" for loss in losses):
+            return losses
+        wanted = needed.get(self.topic, {})
+        gone = {loss.partition for loss in losses}
+        ends = self._log.ends(self.topic, left) if (left := sorted(wanted.keys() - gone)) else {}
+        shorter = [p for p in left if p in ends and ends[p] < wanted[p]]
+        return [*losses, *(self._loss(p, ends[p], wanted[p], "truncated") for p in shorter)]
 
     def check(self, needed: Offsets) -> dict[str, str]:
         """See `outside.Source.check`."""
         found, losses = self._look(needed)
         if losses:
-            raise InputLost(describe(losses, found))
+            raise InputLost(describe(losses))
         if self._known_id is None:
             self._known_id = found
         return {self.topic: found}
@@ -103,7 +110,7 @@ class KafkaSource:
         )
 
 
-def describe(losses: list[Loss], found_id: str) -> str:
+def describe(losses: list[Loss]) -> str:
     """One line: what is gone, where, and what to do."""
     first = losses[0]
     where = f"{first.topic}[{first.partition}]"
@@ -111,11 +118,16 @@ def describe(losses: list[Loss], found_id: str) -> str:
     match first.reason:
         case "recreated":
             return (
-                f"topic {first.topic} was re-created: its id is {found_id}, the lineage learned from {first.topic_id}; "
+                f"topic {first.topic} was re-created: the lineage learned from the one with id {first.topic_id}; "
                 f"its offsets mean other records now; give the pipeline a new name to start over, or {_GO_ON}"
             )
         case "vanished":
             return f"{where} has vanished{others}: it was to be read from offset {first.start}; {_GO_ON}"
+        case "truncated":
+            return (
+                f"{where} became shorter{others}: it ends at offset {first.start}, but was learned or planned up to "
+                f"{first.next}; did the broker lose data? restore it, or {_GO_ON}"
+            )
         case "retention":
             return (
                 f"{where}: offsets {first.start} to {(first.next or 0) - 1} are gone (retention){others}; they were never "

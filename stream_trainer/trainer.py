@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stream_trainer import microbatch
 from stream_trainer.crashpoints import crashpoint
-from stream_trainer.errors import RetriesExhausted, Retryable
+from stream_trainer.errors import InputLost, RetriesExhausted, Retryable
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import CommitPolicy, Context
@@ -24,6 +24,7 @@ from stream_trainer.outside import Outside, Running, Source
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.promotion import appoint
 from stream_trainer.settings import Settings
+from stream_trainer.source import describe
 from stream_trainer.start import Start
 from stream_trainer.store import Version, retention
 from stream_trainer.strategies import local
@@ -47,6 +48,7 @@ class Trainer:
     start: Start = field(default_factory=Start)
     stop: threading.Event = field(default_factory=threading.Event)
     poll_seconds: float = 0.1
+    committed: bool = False
     lineage: Lineage | None = None
 
     def run(self) -> None:
@@ -123,11 +125,13 @@ class Trainer:
         )
 
     def _open(self, context: Context) -> Opened:
-        # A restart continues the head: the asked origin and the permission to lose hold for the first start only.
-        first = self.lineage is None
+        # The asked origin and the permission to lose hold until a version has come of them; a retry before that keeps
+        # the place where it began, also when the log has grown since.
+        first = not self.committed
         source = context.source
-        origin = self.start.origin if first else "earliest"
-        opened = open_lineage(context, origin, source.earliest(), source.latest())
+        earliest, latest = source.earliest(), source.latest()
+        begun = self.lineage.position if self.lineage is not None and self.lineage.head is None else None
+        opened = open_lineage(context, self.start.origin if first else "earliest", begun or earliest, begun or latest)
         head = opened.lineage.head
         source.expect(head.manifest.topic_ids if head else {})
         appoint(context.store, None, context.promotion, context.clock)
@@ -135,13 +139,18 @@ class Trainer:
         if head is not None:
             context.outbox.alert(microbatch.alerts_of(context.store, head))
         crashpoint("trainer.opened")
-        losses = source.missing(opened.lineage.position)
-        if losses and first and self.start.accept_data_loss:
+        beyond = [loss for loss in source.missing(opened.planned_end()) if loss.reason == "truncated"]
+        losses = source.missing(opened.needed()) or beyond
+        if losses and not (first and self.start.accept_data_loss):
+            raise InputLost(describe(losses))
+        if losses:
             logger.warning("going on without what is gone, as allowed: %s", losses)
             source.expect({})
-            self.lineage = microbatch.lose(context, opened.lineage, losses, source.earliest())
+            before = opened.lineage.number
+            self.lineage = microbatch.lose(context, opened.lineage, losses, earliest)
+            self._after_commit(context, before)
             return replace(opened, lineage=self.lineage, planned=[])
-        source.check(opened.lineage.position)
+        source.check(opened.needed())
         self.lineage = opened.lineage
         return opened
 
@@ -176,6 +185,7 @@ class Trainer:
         head = self._standing.head
         if self._standing.number == before or head is None:
             return
+        self.committed = True
         context.outbox.show_progress(head)
         retention.forget(context.store, head.number, self.settings.store)
         crashpoint("trainer.forgotten")

@@ -21,6 +21,7 @@ from stream_trainer.settings import StoreSettings
 from stream_trainer.store.disk import Disk
 
 _TEMPORARY = ".tmp"
+_REMEMBERED = 4_096
 _NOT_OURS = "let the user of this process write there (ls -ld shows who may)"
 _ADVICE = {
     errno.ENOSPC: "free some space (`stream-trainer models gc` deletes what is not needed)",
@@ -296,6 +297,8 @@ class LocalStorage(Storage):
             self.disk.make_folder(folder)
             crashpoint("storage.folder_made")
             self.disk.sync_folder(folder.parent)
+        if len(self._durable) >= _REMEMBERED:  # each version has folders of its own; to forget costs only a sync
+            self._durable.clear()
         self._durable.add(folder)
 
     def _make_root(self) -> None:

@@ -93,6 +93,12 @@ class ScriptedLog:
         """Retention removes the records of a partition below an offset."""
         self._starts[partition] = max(self._starts[partition], before)
 
+    def truncate(self, partition: int, end: int) -> None:
+        """The broker loses the newest records of a partition: it ends at an offset, and goes on from there."""
+        del self._values[partition][end:]
+        self._arrived = [(p, offset) for p, offset in self._arrived if p != partition or offset < end]
+        self._pauses, self._aborts = {}, set()
+
     def recreate(self) -> None:
         """The topic is deleted and made again, empty."""
         self._made += 1

@@ -15,6 +15,10 @@ NUMBERS = replace(SPEC, task="regression")
 FINE = LearnReport(rows=100, steps=1, loss=0.5, gradient_norm=1.0, update_norm=0.1, finite=True)
 
 
+JUMPED = (Verdict(gate="loss_jump", passed=False, detail=""),)
+FLOODED = (Verdict(gate="rejected_rate", passed=False, detail=""), Verdict(gate="loss_jump", passed=True, detail=""))
+
+
 def state(spec: FeatureSpec = SPEC, **tensors: torch.Tensor) -> State:
     return State(spec=spec, serving=tensors, training={})
 
@@ -86,7 +90,7 @@ def test_a_world_that_stays_changed_is_let_through_and_becomes_what_is_usual() -
         found = evidence(loss=5.0, report=replace(FINE, gradient_norm=100.0), history=history)
         passed = LossJump().judge(found).passed and NormJump().judge(found).passed
         verdicts.append(passed)
-        history = history.add(found.report, found.loss) if passed else history.fail()
+        history = history.add(found.report, found.loss) if passed else history.fail(JUMPED)
     assert verdicts == [False, False, False, True, True, True]
     assert len(history.passed) == 3
 
@@ -110,7 +114,7 @@ def test_a_learner_without_norms_is_not_judged_by_them() -> None:
 def test_the_history_is_bounded_and_survives_being_stored(losses: list[float | None]) -> None:
     history = History.fresh()
     for loss in losses:
-        history = history.fail() if loss is None else history.add(FINE, loss)
+        history = history.fail(JUMPED) if loss is None else history.add(FINE, loss)
     again = History.from_tensors(history.tensors())
     assert torch.equal(again.passed, history.passed)
     assert again.failed_in_a_row == history.failed_in_a_row
@@ -130,3 +134,11 @@ def test_over_several_micro_batches_a_failure_is_what_is_kept() -> None:
     assert worst((good,), (bad, other)) == (bad, other)
     assert worst((bad,), (good,)) == (bad,)
     assert worst((), (good,)) == (good,)
+
+
+def test_a_flood_of_unusable_records_is_no_sign_of_a_changed_world() -> None:
+    history = settled()
+    for _ in range(5):
+        history = history.fail(FLOODED)
+    assert not LossJump().judge(evidence(loss=5.0, history=history)).passed
+    assert not NormJump().judge(evidence(report=replace(FINE, gradient_norm=100.0), history=history)).passed

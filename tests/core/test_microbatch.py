@@ -473,13 +473,13 @@ def test_input_lost_while_learning_stops_the_commit(world: World) -> None:
     assert world.outbox.announced == []
 
 
-def test_the_source_is_asked_about_the_whole_of_what_the_manifest_covers(world: World) -> None:
+def test_the_source_is_asked_after_the_fetch_and_right_before_the_manifest(world: World) -> None:
     world.log.append(0, BAD)
     world.learn()
     fill(world)
     world.source.seen.clear()
     world.learn()
-    assert world.source.seen == [{TOPIC: {0: 1, 1: 0}}, {TOPIC: {0: 0, 1: 0}}]
+    assert world.source.seen == [{TOPIC: {0: 1, 1: 0}}] * 2
 
 
 def test_a_cut_that_skips_records_is_refused(world: World) -> None:

@@ -121,3 +121,14 @@ def test_progress_that_cannot_be_shown_does_not_stop_the_trainer(tmp_path: Path,
     caplog.set_level("INFO", "stream_trainer.outbox")
     outbox(Producer(), tmp_path / "other").show_progress(version(tmp_path))
     assert "flights.trainer: no answer" in caplog.text
+
+
+def test_a_word_of_freshness_that_a_commit_has_overtaken_is_not_sent(tmp_path: Path) -> None:
+    producer = Producer()
+    sender = outbox(producer, tmp_path)
+    first = version(tmp_path)
+    second = Version(msgspec.structs.replace(first.manifest, version=2), first.sha256)
+    sender.announce(second, NOW)
+    sender.announce(first, NOW)
+    sender.announce(second, NOW)
+    assert [{value["version"] for _, value in records} for _, records in producer.sent] == [{2}, {2}]

@@ -146,3 +146,12 @@ def test_blocks_may_be_cut_anywhere_for_the_models_own_score() -> None:
     parts = binary((p[:1], y[:1]), (p[1:], y[1:])).metrics()
     for name in ("log_loss", "accuracy", "roc_auc"):
         assert parts[name] == pytest.approx(whole[name])
+
+
+def test_one_absurd_number_does_not_blind_what_comes_after() -> None:
+    before = Prequential.fresh("regression", 1)
+    absurd = before.score(torch.zeros(3), torch.tensor([1.0, 1e160, 1.0], dtype=torch.float64))
+    assert absurd.loss(torch.zeros(2), torch.ones(2, dtype=torch.float64)) == 1.0
+    after = absurd.score(torch.zeros(2), torch.ones(2, dtype=torch.float64))
+    assert np.isfinite(after.sums).all()
+    assert np.isfinite(after.rows).all()

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from stream_trainer import offsets
-from stream_trainer.errors import InputLost, StoreDamaged
+from stream_trainer.errors import BrokerUnavailable, InputLost, StoreDamaged
 from stream_trainer.offsets import Loss
+from stream_trainer.settings import TrainerSettings
 from stream_trainer.start import Start
 from stream_trainer.store import Rows
 from stream_trainer.store.store import TRAINER, WEIGHTS, Intent
@@ -170,6 +172,52 @@ def test_f19_new_partitions_join_from_their_start(tmp_path: Path) -> None:
     assert lineage.total.trained == 17
 
 
+def test_a_log_that_became_shorter_stops_the_trainer(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, flights(30))
+    train(PIPELINE, log, tmp_path)
+    end = log.ends(TOPIC, [1])[1]
+    log.truncate(1, end - 4)
+    with pytest.raises(InputLost, match=rf"\[1\] became shorter.*ends at offset {end - 4}.*up to {end}"):
+        train(PIPELINE, log, tmp_path)
+    train(PIPELINE, log, tmp_path, start=LOSE)
+    log.append(*flights(30, 30))
+    assert train(PIPELINE, log, tmp_path).total.trained == 60
+    declared = manifests(tmp_path)[1]
+    assert [(x.start, x.next, x.reason) for x in declared.lost] == [(end - 4, end, "truncated")]
+
+
+def test_records_that_only_a_plan_knows_may_be_lost_too(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, flights(12), partitions=2)
+    train(PIPELINE, log, tmp_path)
+    added = log.add_partition()
+    log.append(*flights(9, 12), partition=added)
+    with pytest.raises(Crash), crash_at("microbatch.cut_fixed"):
+        train(PIPELINE, log, tmp_path)
+    log.expire(added, before=4)
+    with pytest.raises(InputLost, match=r"\[2\]: offsets 0 to 3 are gone"):
+        train(PIPELINE, log, tmp_path)
+    assert train(PIPELINE, log, tmp_path, start=LOSE).total.trained == 17
+
+
+class Hiccup(MemoryOutbox):
+    """Kafka is away when the first micro-batch wants to reject."""
+
+    def reject(self, rows: pa.Table) -> None:
+        if not self.calls:
+            self.calls.append("hiccup")
+            raise BrokerUnavailable("away")
+        super().reject(rows)
+
+
+def test_a_retry_before_the_first_commit_keeps_where_it_was_told_to_begin(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, paused(3, 12))
+    train(PIPELINE, log, tmp_path)
+    log.append(*flights(6, 36))
+    again = TrainerSettings(max_restarts=1)
+    train(PIPELINE, log, tmp_path, outbox=Hiccup(), settings=again, start=Start(origin="1"))
+    assert manifests(tmp_path)[-1].parent == 1
+
+
 # Damage
 
 
@@ -235,6 +283,48 @@ def test_an_intent_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     store(tmp_path).storage.put(f"flights/intents/{2:020d}/0.json", b"{")
     with pytest.raises(StoreDamaged, match="delete the file"):
         train(PIPELINE, log, tmp_path)
+
+
+def damage(folder: Path, number: int) -> None:
+    (weights,) = (folder / "flights" / "versions" / f"{number:020d}").rglob(WEIGHTS)
+    flip(weights)
+
+
+def test_damage_after_the_next_cut_was_planned_is_learned_before_that_cut(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, paused(3, 12))
+    calm = train(PIPELINE, log, tmp_path / "calm")
+    with pytest.raises(Crash), crash_at("microbatch.cut_fixed", 3):
+        train(PIPELINE, log, tmp_path)
+    damage(tmp_path, 2)
+    for nth in (1, 2):
+        with pytest.raises(Crash), crash_at("microbatch.learned", nth):
+            train(PIPELINE, log, tmp_path)
+    assert bits(train(PIPELINE, log, tmp_path)) == bits(calm)
+    assert [(m.version, len(m.cuts)) for m in (store(tmp_path).read(1).manifest, store(tmp_path).read(3).manifest)] == [
+        (1, 1),
+        (3, 2),
+    ]
+
+
+def test_what_healed_a_version_may_be_damaged_too(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, paused(2, 12))
+    calm = train(PIPELINE, log, tmp_path)
+    for number in (2, 3, 4):
+        damage(tmp_path, number)
+        assert bits(train(PIPELINE, log, tmp_path)) == bits(calm)
+    assert store(tmp_path).highest() == 5
+
+
+def test_a_damaged_version_may_come_back_after_its_healing_was_planned(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, paused(2, 12))
+    calm = train(PIPELINE, log, tmp_path)
+    damage(tmp_path, 2)
+    with pytest.raises(Crash), crash_at("microbatch.cut_fixed"):
+        train(PIPELINE, log, tmp_path)
+    damage(tmp_path, 2)  # the same bit again: it is whole
+    assert bits(train(PIPELINE, log, tmp_path)) == bits(calm)
+    log.append(*flights(12, 24))
+    assert train(PIPELINE, log, tmp_path).total.trained == 36
 
 
 # Versions of many micro-batches

@@ -129,3 +129,17 @@ def test_manual_promotion_serves_nothing_until_a_person_promotes(tmp_path: Path)
     champion = store(tmp_path).champion()
     assert champion is not None
     assert champion.number == 4
+
+
+def test_what_cannot_be_read_promotes_nobody_and_stops_no_training(tmp_path: Path) -> None:
+    log = ScriptedLog(PIPELINE, paused(3, 60))
+    gated = of_batches(100, promotion="gated")
+    train(PIPELINE, log, tmp_path, settings=gated)
+    (tmp_path / "flights" / "versions" / f"{2:020d}" / "manifest.json").write_bytes(b"{")
+    log.append(*flights(60, 180))
+    assert train(PIPELINE, log, tmp_path, settings=gated).total.trained == 240
+    for entry in (tmp_path / "flights" / "aliases" / "champion").iterdir():
+        entry.write_bytes(b"{")
+    log.append(*flights(60, 240))
+    for mode in ("gated", "auto"):
+        assert train(PIPELINE, log, tmp_path, settings=of_batches(100, promotion=mode)).total.trained == 300
