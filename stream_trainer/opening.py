@@ -79,9 +79,16 @@ def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offse
 
 
 def _continued(pipeline: Pipeline, store: ModelStore, head: Version, origin: str, number: int) -> Lineage:
-    parent = store.verify(int(origin)) if origin.isdigit() else None
+    parent = _asked(store, int(origin)) if origin.isdigit() else None
     logger.info("continuing version %d of %s", head.number, store.describe())
     return lineages.load(pipeline, store, head, parent, number=number)
+
+
+def _asked(store: ModelStore, number: int) -> Version:
+    try:
+        return store.verify(number)
+    except (Corrupt, NoVersion) as error:
+        raise UsageError(f"--from {number}: {error}; `stream-trainer models verify` tells which can be used") from error
 
 
 def _damaged(store: ModelStore, head: Version | None, number: int) -> dict[int, str]:

@@ -162,7 +162,7 @@ class Trainer:
             read = partial(outside.feed.read, ranges)
             self.lineage = microbatch.run(context, self._standing, cut, read, more=left > 0)
             crashpoint("trainer.relearned")
-        if opened.damaged:
+        if opened.damaged and opened.planned:
             self._flush(context)
             context.outbox.alert(opened.alerts(context, healed_by=self._standing.number - 1))
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from stream_trainer import offsets
-from stream_trainer.errors import BrokerUnavailable, InputLost, StoreDamaged
+from stream_trainer.errors import BrokerUnavailable, InputLost, StoreDamaged, UsageError
 from stream_trainer.offsets import Loss
 from stream_trainer.settings import TrainerSettings
 from stream_trainer.start import Start
@@ -216,6 +216,15 @@ def test_a_retry_before_the_first_commit_keeps_where_it_was_told_to_begin(tmp_pa
     again = TrainerSettings(max_restarts=1)
     train(PIPELINE, log, tmp_path, outbox=Hiccup(), settings=again, start=Start(origin="1"))
     assert manifests(tmp_path)[-1].parent == 1
+
+
+@pytest.mark.parametrize("origin", ["1", "7"])
+def test_a_damaged_or_missing_version_to_start_from_is_a_usage_error(tmp_path: Path, origin: str) -> None:
+    log = ScriptedLog(PIPELINE, paused(2, 12))
+    train(PIPELINE, log, tmp_path)
+    damage(tmp_path, 1)
+    with pytest.raises(UsageError, match=f"--from {origin}"):
+        train(PIPELINE, log, tmp_path, start=Start(origin=origin))
 
 
 # Damage
