@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ def _arm(fault: Fault, once: Path) -> None:
         from stream_trainer.testing.crash import _at
 
         number = signal.SIGKILL if fault.what == "kill" else signal.SIGSTOP
-        crashpoints.watch(_at(fault.point, fault.nth, lambda: os.kill(os.getpid(), number)))
+        # To the thread that gets there: sent to the process, another thread may take it while this one goes on.
+        crashpoints.watch(_at(fault.point, fault.nth, lambda: signal.pthread_kill(threading.get_ident(), number)))
     else:
         from stream_trainer import query
 
