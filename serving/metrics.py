@@ -35,6 +35,7 @@ class Metrics:
         self.rows = counter("rows", "Rows answered with an output.")
         self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
+        self.weight_age = gauge("weight_age_seconds", "Now minus the commit of the version that answers.")
         self.swaps = counter("swaps", "Times another version began to answer.")
         self.swap_seconds = histogram("swap_seconds", "Seconds to read, check and warm up a version.", _SECONDS)
         self.refused = counter("refused_versions", "Versions that failed a check, by reason.", ("reason",))
