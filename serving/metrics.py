@@ -40,6 +40,7 @@ class Metrics:
         self.swap_seconds = histogram("swap_seconds", "Seconds to read, check and warm up a version.", _SECONDS)
         self.refused = counter("refused_versions", "Versions that failed a check, by reason.", ("reason",))
         self.follower_errors = counter("follower_errors", "Failures while following versions, by kind.", ("kind",))
+        self.shadow_dropped = counter("shadow_dropped", "Rows that the challenger was to shadow and did not.")
         # Both ends of a version's append times are observed: the newest row waited least and the oldest most, so the
         # upper quantiles err on the slow side.
         self.event_to_served = histogram(
