@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -128,7 +129,7 @@ class RequestParser:
         rows = self._count(found)
         columns = self._columns(found, rows, binary, has_header=header_length is not None)
         names = [one.field.name for one in found]
-        records = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        records = list(map(dict, map(zip, repeat(names), zip(*columns, strict=True))))
         parameters = asked.parameters or _Parameters()
         return Asked(
             id=asked.id,

@@ -174,17 +174,18 @@ def _floats(array: NDArray[Any], *, nullable: bool) -> list[Any]:
 def _texts(part: memoryview, count: int) -> list[str]:
     if len(part) < _LENGTH.size * count:
         raise Unusable("wrong_size", f"{len(part)} bytes are too few for the lengths of {count} elements of BYTES")
+    whole = part.tobytes()  # one copy: slices of bytes become texts faster than slices of a view
     found: list[str] = []
-    at, end = 0, len(part)
+    at, end = 0, len(whole)
     for i in range(count):
         start = at + _LENGTH.size
         if start > end:
             raise Unusable("wrong_size", f"the bytes end before element {i} of {count}", f"[{i}]")
-        at = start + _LENGTH.unpack_from(part, at)[0]
+        at = start + _LENGTH.unpack_from(whole, at)[0]
         if at > end:
             raise Unusable("wrong_size", f"{at - start} bytes are claimed, {end - start} are left", f"[{i}]")
         try:
-            found.append(str(part[start:at], "utf-8"))
+            found.append(whole[start:at].decode())
         except UnicodeDecodeError:
             raise Unusable("bad_utf8", "the text is not UTF-8", f"[{i}]") from None
     if at != end:
