@@ -101,8 +101,10 @@ class CheckedClient:
 class World:
     """One service and its client; every answer the client gets is held against the protocol."""
 
-    def __init__(self, contract: Contract = CONTRACT, versions: Sequence[int] = (4, 3), **settings: Any) -> None:
-        self.pipeline = Pipeline(name="flights", contract=contract)
+    def __init__(
+        self, contract: Contract = CONTRACT, versions: Sequence[int] = (4, 3), name: str = "flights", **settings: Any
+    ) -> None:
+        self.pipeline = Pipeline(name=name, contract=contract)
         self.answers = Recorder(contract, versions)
         self.clock = ManualClock()
         self.metrics = Metrics()
