@@ -11,8 +11,8 @@ import msgspec
 import pyarrow as pa
 import torch
 import uvicorn
-from fastapi import FastAPI
 from httpx import Client
+from starlette.types import ASGIApp
 
 from serving.announcements import Announcement
 from serving.follower import Follower
@@ -133,7 +133,7 @@ class Harness:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Client]:
+def serving(app: ASGIApp) -> Iterator[Client]:
     """A real server on a free port, and a client of it."""
     started = threading.Event()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
