@@ -15,6 +15,8 @@ from serving.clock import Clock, utc_now
 from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
+from serving.oip.document import extend
+from serving.oip.routes import routes
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -71,7 +73,7 @@ def create_app(
     )
     answering = Answering(pipeline, settings.serving, log=log, follower=follower, metrics=metrics, clock=clock)
     predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
-    described = openapi.document(pipeline, settings.serving.max_rows)
+    described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
 
     async def live(_: Request) -> Response:
@@ -91,6 +93,7 @@ def create_app(
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     app.serve_directly("/predict", "POST", predictor)
+    app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
     app.add_route("/health/ready", ready, methods=["GET"])

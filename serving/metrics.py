@@ -24,7 +24,7 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"{PREFIX}_{name}", text, registry=self.registry, buckets=buckets)
 
-        self.requests = counter("requests", "Requests to /predict by outcome.", ("outcome",))
+        self.requests = counter("requests", "Requests for predictions by outcome.", ("outcome",))
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
         self.queue_rows = gauge("queue_rows", "Rows that wait for a forward pass.")
         self.queue_seconds = histogram("queue_seconds", "Seconds the oldest request of a batch waited.", _SECONDS)

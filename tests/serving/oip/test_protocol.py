@@ -9,7 +9,7 @@ import pytest
 from stream_trainer.contract import Contract
 from tests.core.worlds import CLASSES, CONTRACT, NUMBERS
 from tests.serving.fixtures import serving
-from tests.serving.oip import protocol
+from tests.serving.oip import protocol, published
 from tests.serving.oip.world import INFER, TRAINED, World, tensors
 
 
@@ -194,3 +194,15 @@ def test_requests_are_counted_by_outcome() -> None:
 )
 def test_the_oracle_refuses_what_the_protocol_does(schema: dict[str, Any], value: Any) -> None:
     assert not jsonschema.Draft202012Validator(schema).is_valid(value)
+
+
+def test_a_published_document_of_the_protocol_is_one_of_the_oracles() -> None:
+    document = published.document()
+    if document is None:
+        pytest.skip("the package that holds the document cannot be had from here")
+    schemas = document["components"]["schemas"]
+    assert {"InferenceResponse", "MetadataModelResponse", "InferenceErrorResponse"} <= schemas.keys()
+    with pytest.raises(jsonschema.ValidationError):
+        published.check(INFER, "POST", 200, {"model_name": "flights", "id": 1, "outputs": []})
+    with pytest.raises(jsonschema.ValidationError):
+        published.check("/v2/models/flights", "GET", 200, {"name": "flights", "inputs": []})
