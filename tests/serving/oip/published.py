@@ -55,11 +55,12 @@ def check(path: str, method: str, status: int, body: dict[str, Any]) -> None:
     published = document()
     if published is None:
         return
-    responses = next(
+    found = (
         operations[method.lower()]["responses"]
         for template, operations in published["paths"].items()
         if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
     )
+    responses = next(found, {})
     # Statuses that it does not name (405, 413, 503) are errors like those that it does.
     said = responses.get(str(status)) or responses.get("400") or responses.get("404") or {}
     schema = said.get("content", {}).get("application/json", {}).get("schema")
