@@ -146,8 +146,8 @@ def _scores(task: Task, outputs: Floats, y: Floats) -> Floats:
     chances = np.column_stack([1.0 - outputs, outputs]) if task == "binary" else outputs
     truth = np.zeros_like(chances)
     truth[np.arange(len(y)), y.astype(np.int64)] = 1.0
-    sound = np.isfinite(chances).all(axis=1)
-    chances = np.where(sound[:, None], chances, 0.0)
+    sound = np.asarray(np.isfinite(chances).all(axis=1))
+    chances = np.where(sound[:, np.newaxis], chances, 0.0)
     likelihood = np.where(sound, np.clip((chances * truth).sum(axis=1), _FLOOR, 1.0), _FLOOR)
     brier = np.where(sound, np.clip(((chances - truth) ** 2).sum(axis=1) / 2.0, 0.0, 1.0), 1.0)
     return np.column_stack([-np.log(likelihood), brier])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,15 @@ def calibrated(generator: np.random.Generator) -> Floats:
     truth = generator.beta(2, 3, ROWS)
     label = generator.random(ROWS) < truth
     one, other = (truth + generator.choice([-0.1, 0.1], ROWS) for _ in range(2))
-    return (np.clip(one, -1, 1) - label) ** 2 - (np.clip(other, -1, 1) - label) ** 2
+    difference: Floats = np.clip((one - label) ** 2 - (other - label) ** 2, -1, 1)
+    return difference
 
 
 def in_blocks(generator: np.random.Generator) -> Floats:
     """Blocks of 20 rows share how large they are: dependent, and each of mean zero given those before."""
     sizes = np.repeat(generator.choice([0.02, 0.9], ROWS // 20), 20)
-    return sizes * generator.choice([-1.0, 1.0], ROWS)
+    signs: Floats = generator.choice([-1.0, 1.0], ROWS)
+    return sizes * signs
 
 
 def after_the_last(generator: np.random.Generator) -> Floats:
@@ -140,7 +143,7 @@ def test_how_the_rows_are_split_changes_no_bit(played: Any, rules: Rules, cuts: 
     whole = Contest.begin(task, rules).add(one, other, labels)
     pieces = Contest.begin(task, rules)
     edges = [0, *sorted(min(cut, len(labels)) for cut in cuts), len(labels)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         pieces = pieces.add(one[start:end], other[start:end], labels[start:end])
     assert pieces == whole
     assert whole.rows <= rules.max_rows
