@@ -127,7 +127,7 @@ class Trial:
             return 0
         if self._compare(run, rows):
             self.look()  # on what the store says now, not on what it said at the last look
-        return rows.num_rows
+        return int(rows.num_rows)
 
     def look(self) -> None:
         """Ask the store who is champion and who challenges; begin, go on, decide or end."""
