@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 TRIAL = "trial"
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-_ROWS_AT_ONCE = 200
+_ROWS_AT_ONCE = 50
 _IDLE_SECONDS = 0.5
 
 # Tells who follows `P.models` whom an alias names by which entry (None: nobody); why it could not, None when it could.

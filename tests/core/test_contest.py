@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stream_trainer.betting import Wealth
 from stream_trainer.contest import Contest, Rules
+from stream_trainer.settings import TrialSettings
 
 Floats = NDArray[np.float64]
 TRIALS = 1_000
@@ -219,6 +220,11 @@ def test_a_bet_can_neither_ruin_nor_overflow() -> None:
     path, logs = won.path(np.full(50_000, 1.0))
     assert won.at(logs[-1]).evidence == math.exp(700)
     assert np.isfinite(path).all()
+
+
+def test_the_settings_are_the_rules() -> None:
+    settings = TrialSettings()
+    assert Rules() == Rules(alpha=settings.alpha, margin=settings.margin, max_rows=settings.max_rows)
 
 
 def test_the_summary_names_the_figures() -> None:
