@@ -10,7 +10,6 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-
 from tests.bench import mlp, ours
 from tests.bench.mlp import Rows
 from tests.bench.peers import net

@@ -1,4 +1,4 @@
-"""What processes hold: proportional memory (PSS) and open file descriptors."""
+"""What processes hold and use: proportional memory (PSS), open file descriptors, CPU time."""
 
 import threading
 from collections.abc import Iterator
@@ -27,6 +27,16 @@ def descriptors(pid: int | None) -> int:
     for process in tree(pid):
         with suppress(psutil.Error):
             total += process.num_fds()
+    return total
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """User and system time so far of a process and all that it has started and that still lives."""
+    total = 0.0
+    for process in tree(pid):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
     return total
 
 

@@ -26,15 +26,19 @@ _SIZES = {1: 256, 100: 16}  # rows of a request: different requests of that size
 _START_SECONDS, _SETTLE_SECONDS = 60.0, 60.0
 _RTOL = 1e-4
 _HEADINGS = (
-    "server", "rows", "requests/s", "p50 ms", "p99 ms", "not 2xx", "broken", "peak MiB", "logged", "dropped"
+    "server", "rows", "requests/s", "p50 ms", "p99 ms", "CPU ms", "not 2xx", "broken", "peak MiB", "logged", "dropped"
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One load on one server. `logged`, `dropped`: rows of the prediction log, None where there is none."""
+    """One load on one server. `logged`, `dropped`: rows of the prediction log, None where there is none.
+
+    `cpu`: milliseconds of the server's processes a request, whatever else the machine did meanwhile.
+    """
 
     load: Load
+    cpu: float
     mib: float
     logged: float | None
     dropped: float | None
@@ -78,14 +82,16 @@ def _loaded(contestant: Contestant, server: Server, rows: int, bodies: Path, sec
     url = f"http://127.0.0.1:{server.port}{contestant.path}"
     wrk.run(url, bodies, _WARM_UP_SECONDS, server.authorization)
     before = _settled(server.own)
+    used = footprint.cpu_seconds(server.pid)
     with footprint.peak(server.pid) as peak:
         load = wrk.run(url, bodies, seconds, server.authorization)
     after = _settled(server.own)
+    cpu = (footprint.cpu_seconds(server.pid) - used) * 1000 / max(1, load.requests)
     logged, dropped = (
         after[name] - before.get(name, 0.0) if after else None
         for name in ("prediction_log_sent", "prediction_log_dropped")
     )
-    return Run(load=load, mib=peak.bytes / footprint.MIB, logged=logged, dropped=dropped)
+    return Run(load=load, cpu=cpu, mib=peak.bytes / footprint.MIB, logged=logged, dropped=dropped)
 
 
 def _settled(own: ours.Service | None) -> dict[str, float]:
@@ -115,9 +121,10 @@ def _await(contestant: Contestant, server: Server) -> None:
 
 def _check(contestant: Contestant, server: Server, drawn: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     """Refuse to measure a server that does not answer with the probabilities of the one net."""
+    state = mlp.state(contestants.SEED)
     for rows in drawn:
         status, answer = _asked(contestant, server, contestant.encoded(rows))
-        expected = mlp.outputs(mlp.state(contestants.SEED), rows).numpy()
+        expected = mlp.outputs(state, rows).numpy()
         if status != 200 or not np.allclose(contestant.outputs(json.loads(answer)), expected, rtol=_RTOL, atol=0):
             raise RuntimeError(f"{contestant.name} answers differently ({status}): {answer[:500]!r}")
 
@@ -138,16 +145,20 @@ def _cells(name: str, rows: int, runs: Sequence[Run]) -> list[str]:
     """Medians, but for what must not be hidden by one: errors and lost rows are sums."""
     rate, p50, p99 = (statistics.median(getattr(run.load, what) for run in runs) for what in ("rate", "p50", "p99"))
     refused, broken = (sum(getattr(run.load, what) for run in runs) for what in ("refused", "broken"))
+    cpu = statistics.median(run.cpu for run in runs)
     mib = statistics.median(run.mib for run in runs)
-    cells = [name, f"{rows}", f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{refused:,}", f"{broken:,}", f"{mib:,.0f}"]
-    return cells + [
-        "–" if any(value is None for value in values) else f"{sum(value or 0.0 for value in values):,.0f}"
+    speed = [f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{cpu:.2f}"]
+    return [name, f"{rows}", *speed, f"{refused:,}", f"{broken:,}", f"{mib:,.0f}"] + [
+        "" if any(value is None for value in values) else f"{sum(value or 0.0 for value in values):,.0f}"
         for values in ([run.logged for run in runs], [run.dropped for run in runs])
     ]
 
 
 def _notes(found: Found, runs: int, seconds: float, homes: Mapping[str, Path]) -> list[str]:
-    told = [f"{name}: " + ", ".join(f"{k} {v}" for k, v in environments.versions(home).items()) for name, home in homes.items()]
+    told = [
+        f"{name}: " + ", ".join(f"{k} {v}" for k, v in environments.versions(home).items())
+        for name, home in homes.items()
+    ]
     return [
         (
             f"wrk, one thread, {wrk.CONNECTIONS} connections, {seconds:.0f} s after {_WARM_UP_SECONDS:.0f} s of warm-up; "
@@ -165,7 +176,9 @@ def _notes(found: Found, runs: int, seconds: float, homes: Mapping[str, Path]) -
 
 
 def _placed(found: Found, rows: int) -> str:
-    rates = {name: statistics.median(run.load.rate for run in them) for (name, size), them in found.items() if size == rows}
+    rates = {
+        name: statistics.median(run.load.rate for run in them) for (name, size), them in found.items() if size == rows
+    }
     others = {name: rate for name, rate in rates.items() if name != OURS}
     best = max(others, key=others.__getitem__)
     share = rates[OURS] / others[best]

@@ -1,4 +1,4 @@
-"""BentoML: a service class with a NumPy endpoint; one worker, metrics as by default, no access log."""
+"""BentoML: a service class with an async NumPy endpoint; one worker, metrics as by default, no access log."""
 
 import bentoml
 import numpy as np
@@ -13,5 +13,5 @@ class Mlp:
         self.net = net.load()
 
     @bentoml.api
-    def predict(self, rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    async def predict(self, rows: np.ndarray) -> np.ndarray:
         return net.probabilities(self.net, torch.from_numpy(rows).to(torch.float32)).numpy()

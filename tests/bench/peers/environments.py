@@ -14,8 +14,21 @@ from pathlib import Path
 from stream_trainer.errors import UsageError
 
 PINS = Path(__file__).with_name("requirements")
-_SHOWN = ("litserve", "bentoml", "mlserver", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "torch")
-_LIST = "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
+_SHOWN = (
+    "litserve",
+    "bentoml",
+    "mlserver",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "pydantic",
+    "torch",
+)
+_LIST = (
+    "import importlib.metadata as m, json; print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
+)
 
 
 def ensure(name: str, cache: Path) -> Path:
@@ -26,7 +39,7 @@ def ensure(name: str, cache: Path) -> Path:
     """
     pins = PINS / f"{name}.txt"
     torch = f"torch=={version('torch').split('+')[0]}"
-    wanted = hashlib.sha256("\n".join([pins.read_text(), torch, sys.version]).encode()).hexdigest()
+    wanted = hashlib.sha256(f"{pins.read_text()}\n{torch}\n{sys.version}".encode()).hexdigest()
     folder = cache / "bench" / "peers" / name
     stamp = folder / "stamp"
     if not stamp.exists() or stamp.read_text() != wanted:

@@ -21,7 +21,7 @@ Instance = create_model("Instance", **{f"f{i}": (float, ...) for i in range(20)}
 
 
 class Instances(BaseModel):
-    instances: list[Instance]  # type: ignore[valid-type]
+    instances: list[Instance]
 
 
 class Outputs(BaseModel):

@@ -1,4 +1,4 @@
-"""LitServe: decode, predict, encode; one worker and one API server, its queue for high request rates."""
+"""LitServe: decode, predict, encode; one worker and one API server."""
 
 import sys
 from typing import Any
@@ -25,7 +25,7 @@ class Mlp(ls.LitAPI):
 
 
 if __name__ == "__main__":
-    server = ls.LitServer(Mlp(), accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True)
+    server = ls.LitServer(Mlp(), accelerator="cpu", devices=1, workers_per_device=1)
     server.run(
         host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning", generate_client_file=False
     )

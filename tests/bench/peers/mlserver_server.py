@@ -15,7 +15,7 @@ class Mlp(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        rows: np.ndarray = self.decode(payload.inputs[0], default_codec=NumpyCodec)  # type: ignore[type-arg]
+        rows: np.ndarray = self.decode(payload.inputs[0], default_codec=NumpyCodec)
         outputs = net.probabilities(self.net, torch.from_numpy(rows)).numpy()
         return InferenceResponse(
             model_name=self.name, outputs=[NumpyCodec.encode_output(name="probability", payload=outputs)]
