@@ -15,7 +15,7 @@ from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import Answered, PredictionLog, kafka_producer
-from stream_trainer.commands import champion
+from stream_trainer.championing import announce
 from stream_trainer.kafka import Admin, ControlProducer, read_all, topic_plans
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore
@@ -74,7 +74,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     store = ModelStore(LocalStorage(tmp_path), f"rollback-{uuid.uuid4().hex[:8]}")
     pipeline = replace(PIPELINE, name=store.pipeline)
     old, new = (commit_version(store, pipeline, learned_state(pipeline)) for _ in range(2))
-    assert "missing topics" in str(champion._announce(store.pipeline, old, 1))
+    assert "missing topics" in str(announce(store.pipeline, old, 1, settings.kafka))
     with Admin(settings.kafka) as admin:
         admin.create_missing([topic_plans(store.pipeline, settings.kafka)["models"]])
     source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, lambda: None)
@@ -83,7 +83,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     assert follower.served is not None
     assert follower.served.number == new.number
     store.set_alias("champion", Alias(version=old.number, reason="", by="me", at=NOW, hold=True), 0)
-    assert champion._announce(store.pipeline, old, 1) is None
+    assert announce(store.pipeline, old, 1, settings.kafka) is None
     deadline = time.monotonic() + 20
     while follower.served.number == new.number and time.monotonic() < deadline:
         follower.step()
