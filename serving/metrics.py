@@ -25,6 +25,9 @@ class Metrics:
 
         self.requests = counter("requests", "Requests to /predict by outcome.", ("outcome",))
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
+        self.refused_requests = counter("refused_requests", "Requests the gate did not let through.", ("reason",))
+        self.cut_connections = counter("cut_connections", "Connections given up, by reason.", ("reason",))
+        self.keys_refused = counter("keys_refused", "Times the file of API keys could not be used.")
         self.rows = counter("rows", "Rows answered with an output.")
         self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
