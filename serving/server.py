@@ -68,7 +68,15 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
         )
         source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
         store = open_store(settings, pipeline.name)
-        follower = Follower(pipeline, store, source, metrics, utc_now, poll_seconds=settings.serving.poll_seconds)
+        follower = Follower(
+            pipeline,
+            store,
+            source,
+            metrics,
+            utc_now,
+            poll_seconds=settings.serving.poll_seconds,
+            versions_loaded=settings.serving.versions_loaded,
+        )
         app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store)
         ways = Ways(serving=settings.serving, keys=keys, metrics=metrics, tls=tls)
         orders = create_admin(store, follower, settings.kafka, look=source.hurry)

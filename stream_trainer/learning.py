@@ -75,8 +75,8 @@ def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, 
         outputs = pipeline.learner.predict(lineage.state, batch.features)
     else:
         outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
-    loss = lineage.prequential.loss(outputs, batch.labels)
-    return replace(lineage, prequential=lineage.prequential.score(outputs, batch.labels)), loss
+    prequential, loss = lineage.prequential.score(outputs, batch.labels)
+    return replace(lineage, prequential=prequential), loss
 
 
 def _train(

@@ -120,6 +120,14 @@ class ServingSettings(Section):
     max_rows: int = Field(default=10_000, ge=1)
     profile: Literal["development", "production"] = "development"
     prediction_queue: int = Field(default=100_000, ge=1, description="records that may wait for Kafka before drops")
+    batch_rows: int = Field(default=1_024, ge=1, description="rows that share a forward pass")
+    queue_rows: int = Field(default=50_000, ge=1, description="rows that may wait for one before requests are refused")
+    queue_requests: int = Field(default=2_000, ge=1, description="and requests")
+    answer_seconds: float = Field(default=5.0, gt=0, description="a request waits at most so long for its outputs")
+    min_version_wait_seconds: float = Field(default=2.0, ge=0, description="X-Min-Model-Version waits at most so long")
+    versions_loaded: int = Field(
+        default=3, ge=1, description="versions that answer by number, the serving one included"
+    )
     log_format: Literal["json", "text"] | None = Field(default=None, description="None: text on a terminal, else json")
 
     keys_file: Path | None = Field(default=None, description="API keys; see `stream-trainer keys`")

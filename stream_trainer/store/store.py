@@ -78,6 +78,10 @@ class ModelStore:
         """
         return self._numbers.highest(self._hint())
 
+    def has(self, number: int) -> bool:
+        """Whether there is a manifest of this number, damaged or not: one look."""
+        return self._numbers.has(number)
+
     def numbers(self) -> list[int]:
         """Every number up to the highest that has a folder, ascending: one listing, however many there are.
 
@@ -189,15 +193,13 @@ class ModelStore:
         return None
 
     def damaged_after(self, head: int) -> dict[int, str]:
-        """The numbers above a version that have a manifest and do not verify, each with what is wrong, ascending."""
+        """The numbers above a version up to the highest that do not verify, each with what is wrong, ascending."""
         found: dict[int, str] = {}
         for number in range(head + 1, self.highest() + 1):
             try:
                 self.verify(number)
-            except Corrupt as error:
+            except (Corrupt, NoVersion) as error:
                 found[number] = str(error)
-            except NoVersion:
-                continue
         return found
 
     def champion(self) -> Version | None:

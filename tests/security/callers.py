@@ -122,5 +122,5 @@ def routes_of(app: Any, prefix: str = "") -> dict[str, set[str]]:
         if isinstance(route, Mount):
             found |= routes_of(route, path) if route.routes else {f"{path}/": {"GET"}}
         else:
-            found[path] = set(getattr(route, "methods", None) or {"GET"})
+            found[path] = set(getattr(route, "methods", None) or {"GET", "POST"})
     return found

@@ -29,6 +29,16 @@ PUBLIC_ROUTES = {
     "/docs/oauth2-redirect": "predict",
     "/health/live": None,
     "/health/ready": None,
+    "/v2": "predict",
+    "/v2/health/live": None,
+    "/v2/health/ready": None,
+    "/v2/models/{name}": "predict",
+    "/v2/models/{name}/ready": "predict",
+    "/v2/models/{name}/infer": "predict",
+    "/v2/models/{name}/versions/{version}": "predict",
+    "/v2/models/{name}/versions/{version}/ready": "predict",
+    "/v2/models/{name}/versions/{version}/infer": "predict",
+    "/v2/{rest:path}": "predict",
 }
 ADMIN_ROUTES = {
     "/promote": "admin",
@@ -43,11 +53,6 @@ ADMIN_ROUTES = {
 LATER = {
     "/": None,
     "/static/page.css": None,
-    "/v2": "predict",
-    "/v2/health/live": None,
-    "/v2/health/ready": None,
-    "/v2/models/flights/infer": "predict",
-    "/v2/models/flights/versions/3/infer": "predict",
     "/page/versions": "predict",
     "/feedback": "feedback",
 }
