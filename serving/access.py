@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.keys import ANYBODY, NOBODY, Caller, KeyRing
 from serving.metrics import Metrics
+from serving.oip.response import refusal
 from serving.problems import Problem
 from serving.rate_limit import MonotonicNs, retry_after
 from stream_trainer.settings import is_loopback
@@ -95,13 +96,11 @@ ADMIN_PORT = Table(
 )
 
 # One answer for a key that is missing, wrong, revoked or expired: which of these it is, is nobody's business.
-_UNAUTHORIZED = Problem(401, "unauthorized", "this takes an API key", headers={"www-authenticate": "Bearer"}).response()
-_FORBIDDEN = Problem(403, "forbidden", "this key may not do that").response()
-_MISDIRECTED = Problem(421, "misdirected", "without API keys only a loopback name or address is answered").response()
-_FOREIGN = Problem(403, "foreign_origin", "without API keys only pages of this machine are answered").response()
-_BUSY = Problem(
-    503, "busy", "too many requests are being answered; ask again soon", headers={"retry-after": "1"}
-).response()
+_UNAUTHORIZED = Problem(401, "unauthorized", "this takes an API key", headers={"www-authenticate": "Bearer"})
+_FORBIDDEN = Problem(403, "forbidden", "this key may not do that")
+_MISDIRECTED = Problem(421, "misdirected", "without API keys only a loopback name or address is answered")
+_FOREIGN = Problem(403, "foreign_origin", "without API keys only pages of this machine are answered")
+_BUSY = Problem(503, "busy", "too many requests are being answered; ask again soon", headers={"retry-after": "1"})
 
 
 class Gate:
@@ -136,7 +135,7 @@ class Gate:
         self._most = most
         self._origins = frozenset(origin.encode() for origin in origins)
         self._monotonic_ns = monotonic_ns
-        self._admit: Callable[[Scope, Need], Caller | Response]
+        self._admit: Callable[[Scope, Need], Caller | Problem]
         self._admit = self._by_nearness if keys is None else self._by_key
         self.active = 0
 
@@ -148,14 +147,14 @@ class Gate:
         need = self.table.need(scope["path"])
         admitted = self._admit(scope, need)
         if not isinstance(admitted, Caller):
-            await admitted(scope, receive, send)
+            await self._no(admitted, scope)(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = admitted
         if not need.counted:
             await self.app(scope, receive, send)
             return
         if self.active >= self._most:
-            await self._no("busy", _BUSY)(scope, receive, send)
+            await self._no(_BUSY, scope)(scope, receive, send)
             return
         self.active += 1
         try:
@@ -169,38 +168,39 @@ class Gate:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _by_key(self, scope: Scope, need: Need) -> Caller | Response:
+    def _by_key(self, scope: Scope, need: Need) -> Caller | Problem:
         if need.scope is None:
             return NOBODY
         assert self._keys is not None  # noqa: S101
         text = presented(scope["headers"])
         known = None if text is None else self._keys.verify(text)
         if known is None:
-            return self._no("unauthorized", _UNAUTHORIZED)
+            return _UNAUTHORIZED
         if need.scope not in known.caller.scopes:
-            return self._no("forbidden", _FORBIDDEN)
+            return _FORBIDDEN
         wait = known.bucket.take(self._monotonic_ns())
         if wait:
             headers = {"retry-after": retry_after(wait)}
-            return self._no("rate", Problem(429, "rate", "this key asks too often", headers=headers).response())
+            return Problem(429, "rate", "this key asks too often", headers=headers)
         return known.caller
 
-    def _by_nearness(self, scope: Scope, need: Need) -> Caller | Response:  # noqa: ARG002 - all is open
+    def _by_nearness(self, scope: Scope, need: Need) -> Caller | Problem:  # noqa: ARG002 - all is open
         host: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"host":
                 if host is not None:
-                    return self._no("misdirected", _MISDIRECTED)
+                    return _MISDIRECTED
                 host = value
             elif name == b"origin" and value not in self._origins and not _is_near_page(value):
-                return self._no("foreign_origin", _FOREIGN)
+                return _FOREIGN
         if host is None or not is_near(host):
-            return self._no("misdirected", _MISDIRECTED)
+            return _MISDIRECTED
         return ANYBODY
 
-    def _no(self, reason: str, response: Response) -> Response:
-        self._refused.labels(reason).inc()
-        return response
+    def _no(self, problem: Problem, scope: Scope) -> Response:
+        self._refused.labels(problem.reason).inc()
+        of_protocol = scope["path"].startswith("/v2")
+        return refusal(problem) if of_protocol else problem.response()
 
 
 def presented(headers: Headers) -> bytes | None:

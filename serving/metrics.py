@@ -18,8 +18,8 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, registry=self.registry)
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"{PREFIX}_{name}", text, registry=self.registry, buckets=buckets)
@@ -52,6 +52,10 @@ class Metrics:
         self.log_queued = counter("prediction_log_queued", "Prediction records accepted for writing.")
         self.log_sent = counter("prediction_log_sent", "Prediction records the broker has acknowledged.")
         self.log_dropped = counter("prediction_log_dropped", "Prediction records lost, by reason.", ("reason",))
+        self.trial_rows = gauge("trial_rows", "Labelled rows on which champion and challenger were compared.")
+        self.trial_loss = gauge("trial_loss", "Mean log loss (numbers: squared error) over these rows.", ("role",))
+        self.trial_evidence = gauge("trial_evidence", "E-value of the trial; 1/alpha decides it.", ("for",))
+        self.trial_errors = counter("trial_errors", "Failures of the trial, by kind.", ("kind",))
 
     def render(self) -> bytes:
         """The text exposition format."""

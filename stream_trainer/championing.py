@@ -12,15 +12,14 @@ from typing import Any
 
 import msgspec
 
-from stream_trainer.errors import BrokerUnavailable, Corrupt, NoVersion, StoreDamaged, UsageError
+from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged, UsageError
 from stream_trainer.settings import KafkaSettings
 from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.aliases import CHAMPION, Alias, Entry, Promotion, champion_of
-from stream_trainer.topics import Topics
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 5
+TRIES = 5
 
 
 class Undecidable(UsageError):
@@ -49,7 +48,7 @@ def promote(store: ModelStore, version: int, *, by: str, reason: str = "", hold:
         Undecidable: there is none of this number, it failed its gates, or its data is gone.
         StoreDamaged: it is not what was committed.
     """
-    _usable(store, version)
+    usable(store, version)
 
     def decide(alias: Alias | None) -> Alias:
         follows = _mode_of(alias) != "auto" or version == store.newest_passed()
@@ -68,7 +67,7 @@ def rollback(store: ModelStore, version: int | None, *, by: str, reason: str = "
         StoreDamaged: it is not what was committed.
     """
     if version is not None:
-        _usable(store, version)
+        usable(store, version)
 
     def decide(alias: Alias | None) -> Alias:
         chosen = version if version is not None else _before(store, alias)
@@ -84,7 +83,7 @@ def pin(store: ModelStore, version: int, *, by: str, reason: str = "") -> Decide
         Undecidable: see `promote`.
         StoreDamaged: it is not what was committed.
     """
-    _usable(store, version)
+    usable(store, version)
     return _append(store, lambda alias: _said(version, alias, by, reason or "pinned", hold=True))
 
 
@@ -109,7 +108,7 @@ def outcome(store: ModelStore, decided: Decided, kafka: KafkaSettings | None) ->
     The second is why serving could not be told, None when it was or there is no champion; it may name the broker.
     """
     champion = store.champion_by(decided.alias)
-    problem = announce(store.pipeline, champion, decided.number, kafka) if champion is not None else None
+    problem = tell(kafka, store.pipeline, CHAMPION, champion, decided.number) if champion is not None else None
     told = {
         **msgspec.to_builtins(decided.alias),
         "alias": decided.number,
@@ -120,8 +119,17 @@ def outcome(store: ModelStore, decided: Decided, kafka: KafkaSettings | None) ->
     return told, problem
 
 
+def tell(kafka: KafkaSettings | None, pipeline: str, alias: str, version: Version | None, entry: int) -> str | None:
+    """Tell those who follow `P.models`; why that was not possible, None when it was. Never starts a broker."""
+    if kafka is None:
+        return "no Kafka is configured and the local one does not run"
+    from stream_trainer.announcing import announce  # noqa: PLC0415 - a second, for those who need it
+
+    return announce(kafka, pipeline, alias, version, entry, datetime.now(UTC))
+
+
 def newest_entry(store: ModelStore) -> Entry:
-    """The newest entry; a damaged one is passed over with a warning: it must not keep a person from deciding."""
+    """The newest entry of the champion; a damaged one is passed over with a warning: it must not keep a person from deciding."""
     number = store.aliases.newest_number(CHAMPION)
     for older in range(number, 0, -1):
         try:
@@ -131,7 +139,7 @@ def newest_entry(store: ModelStore) -> Entry:
     return Entry(number, None)
 
 
-def _usable(store: ModelStore, number: int) -> Version:
+def usable(store: ModelStore, number: int) -> Version:
     """The version, after making sure that it may be served.
 
     Raises:
@@ -162,7 +170,7 @@ def _before(store: ModelStore, alias: Alias | None) -> int:
         if number is None:
             break
         try:
-            return _usable(store, number).number
+            return usable(store, number).number
         except (UsageError, StoreDamaged):
             continue
     nothing = f"{store.describe()} has no usable version before its champion: nothing to roll back to"
@@ -171,7 +179,7 @@ def _before(store: ModelStore, alias: Alias | None) -> int:
 
 def _append(store: ModelStore, decide: Callable[[Alias | None], Alias]) -> Decided:
     """Decide on the newest entry, again when somebody else was faster."""
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         number, alias = newest_entry(store)
         wanted = decide(alias)
         appended = store.set_alias(CHAMPION, wanted, number)
@@ -198,27 +206,3 @@ def _until(alias: Alias) -> str:
         "manual": "until somebody promotes another one",
         "gated": "until the trainer finds a newer one that does well enough, or somebody promotes another one",
     }[alias.promotion]
-
-
-def announce(pipeline: str, champion: Version, number: int, kafka: KafkaSettings | None) -> str | None:
-    """Tell those who follow `P.models`; why that was not possible, None when it was. Never starts a broker."""
-    if kafka is None:
-        return "no Kafka is configured and the local one does not run"
-    from stream_trainer.kafka import Admin, ControlProducer  # noqa: PLC0415 - a second, for those who need it
-    from stream_trainer.outbox import announcement  # noqa: PLC0415
-
-    topic = Topics(pipeline).models
-    manifest = champion.manifest
-    try:
-        with Admin(kafka) as admin:
-            admin.require([topic])
-        producer = ControlProducer(kafka)
-        try:
-            covered = manifest.covered_at or manifest.created_at
-            value = announcement(champion, covered, datetime.now(UTC), alias=number)
-            producer.send(topic, [(CHAMPION, value)])
-        finally:
-            producer.close()
-    except (BrokerUnavailable, UsageError) as error:
-        return str(error)
-    return None

@@ -13,7 +13,7 @@ from stream_trainer.championing import Decided
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
-from stream_trainer.store import ModelStore, open_store
+from stream_trainer.store import ModelStore, Version, open_store
 
 # Settings that name a broker which runs already, None when there is none; set by the front door.
 reachable: Callable[[Settings], Settings | None] = lambda settings: (  # noqa: E731
@@ -39,8 +39,8 @@ def promote(
     With promotion auto it is held (until `models release`), unless it is the newest one that passed its gates anyway;
     with manual and gated it is not, unless --hold: the trainer may then promote another.
     """
-    store = _store(pipeline)
-    _report(store, championing.promote(store, version, by=_who(), reason=reason, hold=hold), as_json)
+    store = store_of(pipeline)
+    _report(store, championing.promote(store, version, by=who(), reason=reason, hold=hold), as_json)
 
 
 def rollback(pipeline: PipelineAddress, version: Older = None, reason: Reason = "", as_json: AsJson = False) -> None:
@@ -48,20 +48,20 @@ def rollback(pipeline: PipelineAddress, version: Older = None, reason: Reason = 
 
     Only what serves moves: the trainer goes on learning from its newest version.
     """
-    store = _store(pipeline)
-    _report(store, championing.rollback(store, version, by=_who(), reason=reason), as_json)
+    store = store_of(pipeline)
+    _report(store, championing.rollback(store, version, by=who(), reason=reason), as_json)
 
 
 def pin(pipeline: PipelineAddress, version: Number, reason: Reason = "", as_json: AsJson = False) -> None:
     """Serve a version and hold it until `models release`, whatever is committed."""
-    store = _store(pipeline)
-    _report(store, championing.pin(store, version, by=_who(), reason=reason), as_json)
+    store = store_of(pipeline)
+    _report(store, championing.pin(store, version, by=who(), reason=reason), as_json)
 
 
 def release(pipeline: PipelineAddress, reason: Reason = "", as_json: AsJson = False) -> None:
     """End a hold: versions become champion again as the trainer's promotion mode says."""
-    store = _store(pipeline)
-    _report(store, championing.release(store, by=_who(), reason=reason), as_json)
+    store = store_of(pipeline)
+    _report(store, championing.release(store, by=who(), reason=reason), as_json)
 
 
 _EXAMPLE = "Example: stream-trainer models {0} examples.flights.pipeline:pipeline{1}"
@@ -79,16 +79,24 @@ def add_to(app: typer.Typer) -> None:
         app.command(command.__name__, epilog=_EXAMPLE.format(command.__name__, arguments))(command)
 
 
-def _store(address: str) -> ModelStore:
+def store_of(address: str) -> ModelStore:
+    """The store of the pipeline at an address."""
     return open_store(Settings(), load_pipeline(address).name)
 
 
-def _who() -> str:
+def who() -> str:
+    """The person who runs this command, and where."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+def tell(pipeline: str, alias: str, version: Version | None, entry: int) -> str | None:
+    """See `championing.tell`, by the broker that is configured or runs."""
+    settings = reachable(Settings())
+    return championing.tell(None if settings is None else settings.kafka, pipeline, alias, version, entry)
 
 
 def _report(store: ModelStore, decided: Decided, as_json: bool) -> None:

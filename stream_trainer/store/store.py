@@ -17,6 +17,8 @@ from stream_trainer.offsets import Ranges
 from stream_trainer.settings import Settings
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
+from stream_trainer.store.challenges import Challenges
+from stream_trainer.store.entries import Entries
 from stream_trainer.store.manifest import FileEntry, Manifest
 from stream_trainer.store.numbers import Numbers
 from stream_trainer.store.storage import Storage, open_storage
@@ -62,7 +64,9 @@ class ModelStore:
     def __init__(self, storage: Storage, pipeline: str) -> None:
         self.storage = storage
         self.pipeline = pipeline
-        self.aliases = Aliases(storage, f"{pipeline}/aliases")
+        entries = Entries(storage, f"{pipeline}/aliases")
+        self.aliases = Aliases(entries)
+        self.challenges = Challenges(entries)
         self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
         self._failed: set[int] = set()
         self._durable = 0

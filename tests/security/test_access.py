@@ -170,6 +170,13 @@ def test_s05_whoever_is_refused_learns_nothing_and_all_are_refused_alike(store: 
         }
 
 
+def test_s05_a_refusal_has_the_form_of_the_protocol_that_was_spoken(store: ModelStore, callers: Callers) -> None:
+    answer = client(doors(store, callers.ring()).public).post("/v2/models/flights/infer", json={})
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/json")
+    assert (answer.json()["error"], answer.json()["reason"]) == ("this takes an API key", "unauthorized")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
 def test_s05_keys_are_compared_in_constant_time_also_those_that_nobody_has(
     callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

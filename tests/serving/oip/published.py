@@ -60,7 +60,7 @@ def check(path: str, method: str, status: int, body: dict[str, Any]) -> None:
         for template, operations in published["paths"].items()
         if method.lower() in operations and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path)
     )
-    responses = next(found, {})
+    responses: dict[str, Any] = next(found, {})
     # Statuses that it does not name (405, 413, 503) are errors like those that it does.
     said = responses.get(str(status)) or responses.get("400") or responses.get("404") or {}
     schema = said.get("content", {}).get("application/json", {}).get("schema")
