@@ -146,7 +146,7 @@ def config_of(app: ASGIApp, settings: ServingSettings, metrics: Metrics) -> uvic
         lifespan="off",
         workers=1,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # its warnings are one a bad request: whoever sends those would write our log
         access_log=False,
         server_header=False,
         proxy_headers=False,  # whoever asks would choose the address that it seems to come from

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from serving.announcements import KafkaAnnouncements
 from stream_trainer import championing
 from stream_trainer.errors import StoreUnavailable
+from stream_trainer.settings import KafkaSettings
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import CHAMPION
 from tests.security.callers import Asker, Callers, Doors, bearer, client, doors
@@ -71,6 +73,23 @@ def test_status_says_what_serves_and_what_should(order: Any, there: Doors, calle
 def test_a_reload_asks_for_a_look_at_the_store(order: Any, there: Doors) -> None:
     answer = order("/reload")
     assert (answer.status_code, answer.json()["status"], len(there.looks)) == (202, "looking", 1)
+
+
+def test_a_reload_ends_the_wait_for_announcements_once() -> None:
+    polled: list[float] = []
+
+    class Silent:
+        def poll(self, timeout_ms: int) -> dict[str, Any]:
+            polled.append(timeout_ms)
+            return {}
+
+    source = KafkaAnnouncements(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "flights.models", lambda: None)
+    source._consumer = Silent()
+    source.hurry()
+    assert source.poll(3600) == []
+    assert len(polled) == 1
+    source.poll(0.0)
+    assert not source._asked.is_set()
 
 
 def test_what_the_versions_do_not_allow_is_said_without_a_path(

@@ -102,6 +102,6 @@ def test_json_unless_a_person_looks_or_says_so(
     out = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
     log_as(form)  # type: ignore[arg-type]
-    logging.getLogger("uvicorn.error").warning("hello")
+    logging.getLogger("serving.tests").warning("hello")
     (line,) = out.getvalue().splitlines()
     assert line.startswith("{") is as_json

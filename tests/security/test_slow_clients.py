@@ -1,6 +1,7 @@
 """Clients that are slow, silent, endless or gone keep nothing of the service."""
 
 import json
+import logging
 import socket
 import threading
 from contextlib import ExitStack
@@ -139,6 +140,21 @@ def test_s07_what_is_not_http_is_a_problem_too() -> None:
         assert status_of(answer) == 400
         assert problem_of(answer)["reason"] == "not_http"
         assert service.settled(lambda: service.connections() == 0)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"\x00\r\n\r\n", HEAD + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"],
+    ids=["not HTTP", "an upgrade"],
+)
+def test_s15_bad_requests_write_no_line_of_the_log(request_bytes: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    with running() as service:
+        for _ in range(3):
+            with service.connect() as client:
+                client.sendall(request_bytes)
+                assert status_of(client.recv(4096)) in (200, 400)
+        assert service.settled(lambda: service.connections() == 0)
+    assert [r.getMessage() for r in caplog.records if r.levelno > logging.INFO] == []
 
 
 def read_by_nobody(service: Running, path: bytes) -> socket.socket:
