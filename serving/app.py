@@ -1,5 +1,6 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from serving.oip.routes import routes
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
+from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore
@@ -52,6 +54,7 @@ def create_app(
     metrics: Metrics,
     store: ModelStore,
     clock: Clock = utc_now,
+    challenger: Callable[[], Challenger | None] = lambda: None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -63,6 +66,7 @@ def create_app(
         metrics: shared with the follower and the log.
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
+        challenger: the version that shadows or answers a share, if there is one.
     """
     hidden = settings.serving.profile == "production"
     app = Service(
@@ -71,7 +75,15 @@ def create_app(
         docs_url=None if hidden else "/docs",
         redoc_url=None,
     )
-    answering = Answering(pipeline, settings.serving, log=log, follower=follower, metrics=metrics, clock=clock)
+    answering = Answering(
+        pipeline,
+        settings.serving,
+        log=log,
+        follower=follower,
+        metrics=metrics,
+        clock=clock,
+        challenger=challenger,
+    )
     predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
     described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from serving.metrics import Metrics
 from serving.ports import Companion, Server, config_of, listen, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.tls import tls_context
+from serving.trial import make_trial
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
@@ -59,13 +60,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
     keys, tls = _keys(settings.serving, metrics), tls_context(settings.serving)
     with contextlib.ExitStack() as stack:
         public, admin = _listeners(settings.serving, stack)
-        log = PredictionLog(
-            pipeline.contract,
-            pipeline.topics.predictions,
-            kafka_producer(settings),
-            metrics,
-            max_rows=settings.serving.prediction_queue,
-        )
+        log = _prediction_log(pipeline, settings, metrics)
         source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
         store = open_store(settings, pipeline.name)
         follower = Follower(
@@ -77,12 +72,22 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
             poll_seconds=settings.serving.poll_seconds,
             versions_loaded=settings.serving.versions_loaded,
         )
-        app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store)
+        trial = make_trial(pipeline, settings, metrics, utc_now)
+        app = create_app(
+            pipeline,
+            settings,
+            log=log,
+            follower=follower,
+            metrics=metrics,
+            store=store,
+            challenger=lambda: trial.challenger,
+        )
         ways = Ways(serving=settings.serving, keys=keys, metrics=metrics, tls=tls)
         orders = create_admin(store, follower, settings.kafka, look=source.hurry)
         companions = [] if admin is None else [(ways.admin(orders), admin)]
         first = ways.public(app, lambda: _say(pipeline, settings.serving, public, admin), [s for s, _ in companions])
-        for start, stop in [(log.start, log.close), (follower.start, follower.stop), *_watching(keys)]:
+        parts = [(log.start, log.close), (follower.start, follower.stop), (trial.start, trial.stop)]
+        for start, stop in [*parts, *([] if keys is None else [(keys.start, keys.stop)])]:
             stack.callback(stop)
             start()
         serve([(first, public), *companions])
@@ -150,8 +155,9 @@ def _keys(serving: ServingSettings, metrics: Metrics) -> KeyRing | None:
     return KeyRing(serving.keys_file, metrics, rate=serving.rate_per_second, burst=serving.rate_burst)
 
 
-def _watching(keys: KeyRing | None) -> list[tuple[Callable[[], None], Callable[[], None]]]:
-    return [] if keys is None else [(keys.start, keys.stop)]
+def _prediction_log(pipeline: Pipeline, settings: Settings, metrics: Metrics) -> PredictionLog:
+    producer, most = kafka_producer(settings), settings.serving.prediction_queue
+    return PredictionLog(pipeline.contract, pipeline.topics.predictions, producer, metrics, max_rows=most)
 
 
 def _say(pipeline: Pipeline, serving: ServingSettings, public: socket.socket, admin: socket.socket | None) -> None:

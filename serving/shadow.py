@@ -3,10 +3,12 @@
 In a thread of its own behind a bounded queue. What does not fit is not predicted, and counted: no request waits.
 """
 
+import itertools
 import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +22,7 @@ from serving.prediction_records import Answered
 
 logger = logging.getLogger(__name__)
 
+_BATCH_ROWS = 1024
 _TURN_SECONDS = 0.05
 
 
@@ -34,7 +37,7 @@ class Shadowed:
 
 
 class Shadow:
-    """The challenger's share of every request."""
+    """The challenger's part of every request."""
 
     def __init__(
         self,
@@ -51,11 +54,11 @@ class Shadow:
         self._queue: queue.SimpleQueue[Shadowed] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._pause = threading.Event()
         self._thread: threading.Thread | None = None
 
     def offer(self, shadowed: Shadowed) -> None:
-        """Take a request over; returns at once. The thread begins with the first one."""
+        """Take a request over; returns at once. The thread begins with the first one, and ends with the process."""
         rows = len(shadowed.rows)
         with self._lock:
             fits = self._waiting + rows <= self._max_rows
@@ -69,41 +72,43 @@ class Shadow:
             self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
             self._thread.start()
 
-    def close(self, seconds: float = 2.0) -> None:
-        """End the thread once it has predicted what waits, for at most so long."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
-
     def _run(self) -> None:
-        while not self._stop.wait(_TURN_SECONDS):
-            self._work()
-        self._work()
-
-    def _work(self) -> None:
         while True:
+            self._work([self._queue.get(), *self._arrived()])
+            self._pause.wait(_TURN_SECONDS)  # in turns: requests need the interpreter more
+
+    def _arrived(self) -> list[Shadowed]:
+        found: list[Shadowed] = []
+        rows = 0
+        with suppress(queue.Empty):
+            while rows < _BATCH_ROWS:
+                found.append(self._queue.get_nowait())
+                rows += len(found[-1].rows)
+        return found
+
+    def _work(self, works: list[Shadowed]) -> None:
+        for _, group in itertools.groupby(works, key=lambda work: id(work.served)):
+            some = list(group)
+            rows = [row for work in some for row in work.rows]
             try:
-                shadowed = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._answer(shadowed)
+                self._keep(some, self._predict(some[0].served, rows).tolist())
             except Exception:
-                logger.exception("version %d could not shadow", shadowed.served.number)
-                self._metrics.shadow_dropped.inc(len(shadowed.rows))
+                logger.exception("version %d could not shadow", some[0].served.number)
+                self._metrics.shadow_dropped.inc(len(rows))
             finally:
                 with self._lock:
-                    self._waiting -= len(shadowed.rows)
+                    self._waiting -= len(rows)
 
-    def _answer(self, shadowed: Shadowed) -> None:
-        outputs = self._predict(shadowed.served, shadowed.rows)
-        self._log.record(
-            Answered(
-                ids=shadowed.ids,
-                requested_at=shadowed.requested_at,
-                rows=shadowed.rows,
-                outputs=outputs.tolist(),
-                model_version=shadowed.served.number,
-                role="challenger",
+    def _keep(self, works: list[Shadowed], outputs: list[Any]) -> None:
+        values = iter(outputs)
+        for work in works:
+            self._log.record(
+                Answered(
+                    ids=work.ids,
+                    requested_at=work.requested_at,
+                    rows=work.rows,
+                    outputs=list(itertools.islice(values, len(work.rows))),
+                    model_version=work.served.number,
+                    role="challenger",
+                )
             )
-        )
