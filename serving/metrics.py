@@ -26,6 +26,9 @@ class Metrics:
 
         self.requests = counter("requests", "Requests for predictions by outcome.", ("outcome",))
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
+        self.refused_requests = counter("refused_requests", "Requests the gate did not let through.", ("reason",))
+        self.cut_connections = counter("cut_connections", "Connections given up, by reason.", ("reason",))
+        self.keys_refused = counter("keys_refused", "Times the file of API keys could not be used.")
         self.queue_rows = gauge("queue_rows", "Rows that wait for a forward pass.")
         self.queue_seconds = histogram("queue_seconds", "Seconds the oldest request of a batch waited.", _SECONDS)
         self.inference_seconds = histogram(

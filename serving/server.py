@@ -1,33 +1,41 @@
-"""`run`: one process that serves one pipeline until it is told to stop."""
+"""`run`: one process that serves one pipeline, and its admin port, until it is told to stop."""
 
 import contextlib
-import ipaddress
 import logging
-import signal
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
+from serving.access import ADMIN_PORT, PUBLIC, Gate
+from serving.admin import create_admin
 from serving.announcements import KafkaAnnouncements
 from serving.app import create_app
 from serving.clock import utc_now
 from serving.follower import Follower
+from serving.keys import KeyRing
 from serving.metrics import Metrics
+from serving.ports import Companion, Server, config_of, listen, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
+from serving.tls import tls_context
 from serving.trial import make_trial
-from stream_trainer.errors import BrokerUnavailable, UsageError
+from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import Settings
+from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import open_store
+
+__all__ = ["Server", "listen", "run"]
 
 logger = logging.getLogger(__name__)
 
 _TOPICS = ("predictions", "models")
-_GRACE_SECONDS = 10
+_MOST_ORDERS = 16
 
 
 def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -> int:
@@ -35,136 +43,129 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
 
     Args:
         pipeline_address: `module:attribute`.
-        settings: where Kafka and the store are, and where to listen; port 0 takes a free one.
+        settings: where Kafka and the store are, where to listen and who may ask; port 0 takes a free one.
         no_create: refuse when a topic is missing instead of creating it.
 
     Raises:
-        UsageError: the address is not loopback, is taken, or (with `no_create`) a topic is missing.
+        UsageError: a port would be open to anyone, cannot be bound or has no usable keys or certificate, or (with
+            `no_create`) a topic is missing.
         BrokerUnavailable: no Kafka is configured. One that does not answer is no obstacle.
     """
-    refuse_public(settings.serving.host)
+    refuse_open(settings.serving)
     torch.set_num_threads(1)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)
-    listener = listen(settings.serving.host, settings.serving.port)
     metrics = Metrics()
-    log = PredictionLog(
-        pipeline.contract,
-        pipeline.topics.predictions,
-        kafka_producer(settings),
-        metrics,
-        max_rows=settings.serving.prediction_queue,
-    )
-    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
-    store = open_store(settings, pipeline.name)
-    follower = Follower(
-        pipeline,
-        store,
-        source,
-        metrics,
-        utc_now,
-        poll_seconds=settings.serving.poll_seconds,
-        versions_loaded=settings.serving.versions_loaded,
-    )
-    trial = make_trial(pipeline, settings, metrics, utc_now)
-    app = create_app(
-        pipeline,
-        settings,
-        log=log,
-        follower=follower,
-        metrics=metrics,
-        store=store,
-        challenger=lambda: trial.challenger,
-    )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="off",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    log.start()
-    follower.start()
-    trial.start()
-    try:
-        Server(config, lambda: _say(pipeline, settings, listener)).run(sockets=[listener])
-    finally:
-        trial.stop()
-        follower.stop()
-        log.close()
-        listener.close()
+    keys, tls = _keys(settings.serving, metrics), tls_context(settings.serving)
+    with contextlib.ExitStack() as stack:
+        public, admin = _listeners(settings.serving, stack)
+        log = _prediction_log(pipeline, settings, metrics)
+        source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
+        store = open_store(settings, pipeline.name)
+        follower = Follower(
+            pipeline,
+            store,
+            source,
+            metrics,
+            utc_now,
+            poll_seconds=settings.serving.poll_seconds,
+            versions_loaded=settings.serving.versions_loaded,
+        )
+        trial = make_trial(pipeline, settings, metrics, utc_now)
+        app = create_app(
+            pipeline,
+            settings,
+            log=log,
+            follower=follower,
+            metrics=metrics,
+            store=store,
+            challenger=lambda: trial.challenger,
+        )
+        ways = Ways(serving=settings.serving, keys=keys, metrics=metrics, tls=tls)
+        orders = create_admin(store, follower, settings.kafka, look=source.hurry)
+        companions = [] if admin is None else [(ways.admin(orders), admin)]
+        first = ways.public(app, lambda: _say(pipeline, settings.serving, public, admin), [s for s, _ in companions])
+        parts = [(log.start, log.close), (follower.start, follower.stop), (trial.start, trial.stop)]
+        for start, stop in [*parts, *([] if keys is None else [(keys.start, keys.stop)])]:
+            stack.callback(stop)
+            start()
+        serve([(first, public), *companions])
     return 0
 
 
-class Server(uvicorn.Server):
-    """Uvicorn that says when it listens, and returns after a signal instead of raising it again."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Who may come in, and how, to either port."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listening = listening
+    serving: ServingSettings
+    keys: KeyRing | None
+    metrics: Metrics
+    tls: ssl.SSLContext | None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._listening()
+    def public(self, app: ASGIApp, listening: Callable[[], None], companions: Sequence[Server] = ()) -> Server:
+        """The server of the public port, which its companions follow."""
+        return Server(
+            config_of(self.public_gate(app), self.serving, self.metrics),
+            listening,
+            tls=self.tls,
+            handshake_seconds=self.serving.head_seconds,
+            companions=companions,
+        )
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """What is queued for Kafka is written after the server ends, so a signal must not end the process."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = [signal.signal(number, self.handle_exit) for number in signals]
-        except ValueError:  # not the main thread: whoever started this one stops it
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
+    def admin(self, app: ASGIApp) -> Server:
+        """The server of the admin port."""
+        return Companion(
+            config_of(self.admin_gate(app), self.serving, self.metrics),
+            lambda: None,
+            tls=self.tls,
+            handshake_seconds=self.serving.head_seconds,
+        )
 
+    def public_gate(self, app: ASGIApp) -> ASGIApp:
+        """What stands in front of the public app. Preflights carry no key, so they are answered before the gate."""
+        origins = self.serving.cors_origins
+        most = self.serving.max_concurrent_requests
+        gate = Gate(app, PUBLIC, keys=self.keys, metrics=self.metrics, most=most, origins=origins)
+        if not origins:
+            return gate
+        return CORSMiddleware(
+            gate,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+            expose_headers=["retry-after"],
+        )
 
-def refuse_public(host: str) -> None:
-    """Bind loopback only.
-
-    Raises:
-        UsageError: the host is reachable from elsewhere.
-    """
-    if host == "localhost":
-        return
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise UsageError(
-        f"serving on {host} would be open to anyone: there are no API keys yet, so only loopback is served; "
-        "use --host 127.0.0.1 and put an authenticating proxy in front"
-    )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
-
-    Raises:
-        UsageError: the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise UsageError(
-            f"{host}:{port} cannot be bound: {error.strerror}; choose another --port, 0 for any"
-        ) from error
+    def admin_gate(self, app: ASGIApp) -> Gate:
+        """What stands in front of the admin app; no other site's page may ask here."""
+        return Gate(app, ADMIN_PORT, keys=self.keys, metrics=self.metrics, most=_MOST_ORDERS)
 
 
-def _say(pipeline: Pipeline, settings: Settings, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    docs = "" if settings.serving.profile == "production" else f", API docs at {url}/docs"
-    print(f"serving {pipeline.name} at {url}/predict{docs}", flush=True)  # noqa: T201 - the one line of this command
+def _listeners(serving: ServingSettings, stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket | None]:
+    public = stack.enter_context(listen(serving.host, serving.port))
+    if serving.admin_port < 0:
+        return public, None
+    return public, stack.enter_context(listen(serving.admin_host, serving.admin_port, "--admin-port"))
+
+
+def _keys(serving: ServingSettings, metrics: Metrics) -> KeyRing | None:
+    if serving.keys_file is None:
+        return None
+    return KeyRing(serving.keys_file, metrics, rate=serving.rate_per_second, burst=serving.rate_burst)
+
+
+def _prediction_log(pipeline: Pipeline, settings: Settings, metrics: Metrics) -> PredictionLog:
+    producer, most = kafka_producer(settings), settings.serving.prediction_queue
+    return PredictionLog(pipeline.contract, pipeline.topics.predictions, producer, metrics, max_rows=most)
+
+
+def _say(pipeline: Pipeline, serving: ServingSettings, public: socket.socket, admin: socket.socket | None) -> None:
+    tls = serving.tls_certfile is not None
+    url = url_of(public, tls=tls)
+    docs = "" if serving.profile == "production" else f", API docs at {url}/docs"
+    orders = "" if admin is None else f", admin at {url_of(admin, tls=tls)}"
+    print(f"serving {pipeline.name} at {url}/predict{docs}{orders}", flush=True)  # noqa: T201 - the one line of this command
 
 
 def _preparation(pipeline: Pipeline, settings: Settings, no_create: bool) -> Callable[[], None]:

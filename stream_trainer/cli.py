@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import champion, lineage, models, rejected, replay
+from stream_trainer.commands import champion, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.add_typer(keys.app, name="keys")
 app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
 app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(
     lineage.lineage
@@ -152,17 +153,27 @@ def serve(
     pipeline: PipelineAddress,
     host: Annotated[str | None, typer.Option(help="Address to bind; only loopback without API keys.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of promote, rollback, pin, release, reload and status; 0 takes a free one, -1 has none.",
+            min=-1,
+            max=65535,
+            show_default="the setting serving.admin_port, 8001",
+        ),
+    ] = None,
     no_create: NoCreate = False,
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
-    log_to_stderr()
+    from serving.logs import log_as  # noqa: PLC0415
     from serving.server import run  # noqa: PLC0415
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = connected(Settings())
-    serving = settings.serving.model_copy(update=given)
-    run(pipeline, settings.model_copy(update={"serving": serving}), no_create=no_create)
+    options = {"host": host, "port": port, "admin_port": admin_port}
+    settings = Settings()
+    serving = settings.serving.model_copy(update={name: v for name, v in options.items() if v is not None})
+    log_as(serving.log_format)
+    run(pipeline, connected(settings.model_copy(update={"serving": serving})), no_create=no_create)
 
 
 @app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")

@@ -4,18 +4,31 @@ The only module that reads the environment. Secrets are `SecretStr`: they cannot
 """
 
 import hashlib
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 SETTINGS_FILE = "stream-trainer.toml"
+# Each by name: whoever lists one says whose pages may ask; `*` would be anybody's.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address (IPv6 with or without brackets) can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 class Section(BaseModel):
@@ -54,7 +67,18 @@ class KafkaSettings(Section):
             )
         if not wants_sasl and (self.sasl_mechanism or self.sasl_username or self.sasl_password):
             raise ValueError("sasl_* settings need security_protocol SASL_SSL or SASL_PLAINTEXT")
+        secret = self.sasl_password.get_secret_value() if self.sasl_password else ""
+        if not f"{self.sasl_username or ''}{secret}".isprintable():
+            raise ValueError("sasl_username and sasl_password hold no control characters")
         return self
+
+    @property
+    def leaves_the_machine_readable(self) -> bool:
+        """Whether what is sent can be read on a network: no TLS, and a broker that is not on this machine."""
+        if self.security_protocol in ("SSL", "SASL_SSL") or self.bootstrap_servers is None:
+            return False
+        hosts = (address.rpartition(":")[0] for address in self.bootstrap_servers.split(","))
+        return not all(is_loopback(host) for host in hosts)
 
 
 class StoreSettings(Section):
@@ -85,10 +109,12 @@ class TrainerSettings(Section):
 
 
 class ServingSettings(Section):
-    """The HTTP service. Without API keys it binds loopback only."""
+    """The HTTP service and its admin port. Without `keys_file` all is open, so only loopback is bound."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=8001, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     poll_seconds: float = Field(default=2.0, gt=0)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_rows: int = Field(default=10_000, ge=1)
@@ -102,6 +128,39 @@ class ServingSettings(Section):
     versions_loaded: int = Field(
         default=3, ge=1, description="versions that answer by number, the serving one included"
     )
+    log_format: Literal["json", "text"] | None = Field(default=None, description="None: text on a terminal, else json")
+
+    keys_file: Path | None = Field(default=None, description="API keys; see `stream-trainer keys`")
+    rate_per_second: float = Field(default=1_000.0, gt=0, le=1e6, description="requests of a key that names none")
+    rate_burst: int = Field(default=2_000, ge=1, le=10**6, description="requests at once of a key that names none")
+    cors_origins: tuple[Origin, ...] = Field(default=(), description="pages of these origins may ask; none by default")
+
+    tls_certfile: Path | None = None
+    tls_keyfile: Path | None = None
+    tls_client_ca: Path | None = Field(default=None, description="only clients with a certificate of it are heard")
+
+    max_concurrent_requests: int = Field(default=512, ge=1, description="more are answered 503")
+    max_connections: int = Field(default=800, ge=1, description="more are closed at once; mind `ulimit -n`")
+    max_head_bytes: int = Field(default=32 * 2**10, ge=1024, description="of a request: its line and headers")
+    head_seconds: float = Field(default=10.0, gt=0, description="a head, or a TLS handshake, takes at most so long")
+    send_seconds: float = Field(default=30.0, gt=0, description="an answer nobody reads is given up after so long")
+    keep_alive_seconds: int = Field(default=20, ge=1, description="an idle connection is closed after so long")
+    backlog: int = Field(default=2048, ge=1)
+
+    @field_validator("admin_port", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return -1 if value == "none" else value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "ServingSettings":
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile belong together")
+        if self.tls_client_ca is not None and self.tls_certfile is None:
+            raise ValueError(
+                "tls_client_ca needs tls_certfile and tls_keyfile: certificates are asked for over TLS only"
+            )
+        return self
 
 
 class TrialSettings(Section):
@@ -153,6 +212,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _production_is_encrypted(self) -> "Settings":
+        if self.serving.profile == "production" and self.kafka.leaves_the_machine_readable:
+            raise ValueError(
+                f"kafka.security_protocol {self.kafka.security_protocol} to {self.kafka.bootstrap_servers} can be read on the "
+                "network, which serving.profile production refuses: use SASL_SSL or SSL"
+            )
+        return self
 
     @property
     def store_url(self) -> str:

@@ -78,7 +78,7 @@ def world(*pipelines: str) -> Iterator[World]:
 def service(here: World) -> Iterator[Service]:
     """Started, not yet ready."""
     port, log = free_port(), here.settings.data_dir / "serving.log"
-    unit = serve_unit(mlp.ADDRESS, here.settings, port, log)
+    unit = serve_unit(mlp.ADDRESS, here.settings, port, log, admin_port=-1)
     unit = replace(unit, variables={**unit.variables, **here.key.variables})
     with running([unit]) as (child,):
         assert child.pid is not None

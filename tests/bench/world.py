@@ -43,7 +43,7 @@ def world(*, with_monitor: bool) -> Iterator[World]:
         try:
             settings = with_broker(alone, NAME)
             port, logs = free_port(), settings.data_dir / "logs"
-            serving = serve_unit(ADDRESS, settings, port, logs / "serving.log")
+            serving = serve_unit(ADDRESS, settings, port, logs / "serving.log", admin_port=-1)
             with running([serving, _trainer(settings, logs / "trainer.log", with_monitor=with_monitor)]):
                 yield World(settings=settings, port=port)
         finally:
