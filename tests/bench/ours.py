@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from infra import broker
 from infra.units import serve_unit
+from stream_trainer import api_keys
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, open_store
 from tests.bench import mlp
@@ -27,9 +29,13 @@ class Key:
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def make_key(_: Settings) -> Key:
-    """THE PLACE WHERE THE KEY IS MADE: a key that may predict, `Bearer …`; none while the service knows no keys."""
-    return Key()
+def make_key(settings: Settings) -> Key:
+    """A key that may predict, at a rate that no load reaches: what is counted is what a request costs."""
+    text, key = api_keys.make_key("bench", ["predict"], created=datetime.now(UTC), rate=1e6, burst=1_000_000)
+    path = settings.data_dir / "keys.json"
+    api_keys.change_keys(path, lambda keys: (*keys, key))
+    variables = {"STREAM_TRAINER_SERVING__KEYS_FILE": str(path)}
+    return Key(authorization=f"Bearer {text}", variables=MappingProxyType(variables))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
