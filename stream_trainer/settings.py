@@ -170,6 +170,8 @@ class TrialSettings(Section):
     margin: float = Field(default=0.0, ge=0, lt=1, description="how much better it must be, in units of the score")
     max_rows: int = Field(default=100_000, ge=1, description="labelled rows after which it is withdrawn as no better")
     rows_per_second: float = Field(default=1_000.0, gt=0, description="the trial predicts at most so many")
+    block_rows: int = Field(default=100, ge=1, description="rows whose mean difference is one bet")
+    least_reach: float = Field(default=0.1, gt=0, le=1, description="what a bet takes a block to be able to lose")
 
 
 class MonitorSettings(Section):
