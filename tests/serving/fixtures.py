@@ -1,7 +1,8 @@
 """Real committed versions, a fixed clock and fakes for what serving talks to."""
 
+import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -59,6 +60,16 @@ ROWS: list[dict[str, Any]] = [
     }
     for i in range(8)
 ]
+
+
+PATIENCE = 20.0
+
+
+async def when(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
 
 
 class ManualClock:
