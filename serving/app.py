@@ -1,5 +1,6 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -50,6 +51,7 @@ def create_app(
     metrics: Metrics,
     store: ModelStore,
     clock: Clock = utc_now,
+    render: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -61,6 +63,7 @@ def create_app(
         metrics: shared with the follower and the log.
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
+        render: the text exposition; None tells of `metrics` alone.
     """
     hidden = settings.serving.profile == "production"
     app = Service(
@@ -77,18 +80,20 @@ def create_app(
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
+    most = settings.serving.max_staleness_seconds
+
     async def ready(_: Request) -> Response:
         served = follower.served
-        if served is None:
-            return JSONResponse(
-                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
-                status_code=503,
-            )
-        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
+        staleness = None if served is None else served.staleness(clock())
+        body = {"model_version": None if served is None else served.number, "staleness_seconds": staleness}
+        if staleness is None or (most is not None and staleness > most):
+            reason = follower.reason if staleness is None else "too_stale"
+            return JSONResponse({"status": "not_ready", "reason": reason, **body}, status_code=503)
         return JSONResponse({"status": "ready", "model_name": pipeline.name, **body})
 
     async def exposition(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+        text = metrics.render() if render is None else await render()
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     app.serve_directly("/predict", "POST", predictor)
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])

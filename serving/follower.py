@@ -174,6 +174,7 @@ class Follower:
         ):
             self._wanted = new
             self._newest_alias = new.alias
+            self._metrics.champion_version.set(new.version)
         self._highest_heard = max(self._highest_heard, new.version)
 
     def _is_later(self, new: Decision, current: Decision) -> bool:

@@ -16,6 +16,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog, kafka_producer
+from serving.workers import Peers, Worker
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
@@ -29,25 +30,29 @@ _TOPICS = ("predictions", "models")
 _GRACE_SECONDS = 10
 
 
-def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -> int:
+def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, worker: Worker | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean end.
 
     Args:
         pipeline_address: `module:attribute`.
         settings: where Kafka and the store are, and where to listen; port 0 takes a free one.
         no_create: refuse when a topic is missing instead of creating it.
+        worker: which of several this is; it takes over the listening socket that it was handed.
 
     Raises:
         UsageError: the address is not loopback, is taken, or (with `no_create`) a topic is missing.
         BrokerUnavailable: no Kafka is configured. One that does not answer is no obstacle.
     """
     refuse_public(settings.serving.host)
+    if worker is not None:
+        worker.end_with_parent()
     torch.set_num_threads(1)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)
-    listener = listen(settings.serving.host, settings.serving.port)
+    listener = listen(settings.serving.host, settings.serving.port) if worker is None else worker.sockets()[0]
     metrics = Metrics()
+    peers = None if worker is None else Peers(worker, metrics)
     log = PredictionLog(
         pipeline.contract,
         pipeline.topics.predictions,
@@ -66,7 +71,8 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
         poll_seconds=settings.serving.poll_seconds,
         versions_loaded=settings.serving.versions_loaded,
     )
-    app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store)
+    render = None if peers is None else peers.render
+    app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store, render=render)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -78,9 +84,14 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
     )
     log.start()
     follower.start()
+    if peers is not None:
+        peers.start()
+    silent = worker is not None and worker.index > 0
     try:
-        Server(config, lambda: _say(pipeline, settings, listener)).run(sockets=[listener])
+        Server(config, lambda: None if silent else _say(pipeline, settings, listener)).run(sockets=[listener])
     finally:
+        if peers is not None:
+            peers.stop()
         follower.stop()
         log.close()
         listener.close()

@@ -152,17 +152,37 @@ def serve(
     pipeline: PipelineAddress,
     host: Annotated[str | None, typer.Option(help="Address to bind; only loopback without API keys.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer on the port.", min=1, show_default="serving.workers, 1")
+    ] = None,
     no_create: NoCreate = False,
+    as_worker: Annotated[str | None, typer.Option("--as-worker", hidden=True)] = None,
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
     log_to_stderr()
-    from serving.server import run  # noqa: PLC0415
-
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {"host": host, "port": port, "workers": workers}
     settings = connected(Settings())
-    serving = settings.serving.model_copy(update=given)
-    run(pipeline, settings.model_copy(update={"serving": serving}), no_create=no_create)
+    serving = settings.serving.model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = settings.model_copy(update={"serving": serving})
+    if serving.workers > 1 and as_worker is None:
+        raise typer.Exit(_serve_with_workers(pipeline, settings, no_create))
+    from serving.server import run  # noqa: PLC0415
+    from serving.workers import Worker  # noqa: PLC0415
+
+    run(pipeline, settings, no_create=no_create, worker=None if as_worker is None else Worker.parse(as_worker))
+
+
+def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> int:
+    from infra.workers import serve_with_workers  # noqa: PLC0415
+    from serving.server import listen, refuse_public  # noqa: PLC0415
+
+    stop = stop_on_signal()
+    refuse_public(settings.serving.host)
+    with listen(settings.serving.host, settings.serving.port) as listener:
+        arguments = ["serve", pipeline, "--host", settings.serving.host, "--port", str(listener.getsockname()[1])]
+        more = ["--no-create"] if no_create else []
+        return serve_with_workers([*arguments, *more], settings, [listener.fileno()], stop)
 
 
 @app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
