@@ -14,10 +14,13 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from httpx import Client
+from starlette.types import ASGIApp
 
 from serving.announcements import Announcement
+from serving.app import create_app
 from serving.follower import Follower
 from serving.metrics import Metrics
+from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered
 from serving.server import Server, listen
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
@@ -143,8 +146,21 @@ class Harness:
         return self.metrics.registry.get_sample_value(f"stream_trainer_serving_{name}", labels) or 0.0
 
 
+def app_of(harness: Harness, log: PredictionSink | None = None) -> FastAPI:
+    """The service of a harness, with its own log or another."""
+    return create_app(
+        harness.pipeline,
+        harness.settings,
+        log=log or harness.log,
+        follower=harness.follower,
+        metrics=harness.metrics,
+        store=harness.store,
+        clock=harness.clock,
+    )
+
+
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Client]:
+def serving(app: ASGIApp) -> Iterator[Client]:
     """A real server on a free port, and a client of it."""
     started = threading.Event()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
@@ -247,8 +263,8 @@ def put_alias(store: ModelStore, version: int, at: datetime, *, hold: bool) -> N
     store.storage.put_if_absent(f"{folder}/{number}.json", msgspec.json.encode(alias))
 
 
-def damaged(state: State, name: str, value: float) -> State:
-    """The state with one number of a tensor replaced."""
-    tensor = state.serving[name].clone()
+def damaged(state: State, name: str, value: float, shape: tuple[int, ...] | None = None) -> State:
+    """The state with one number of a tensor replaced, or with a tensor of another shape."""
+    tensor = state.serving[name].clone() if shape is None else torch.zeros(shape)
     tensor.view(-1)[0] = value
     return replace(state, serving={**state.serving, name: tensor})
