@@ -82,20 +82,18 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    log.start()
-    follower.start()
-    if peers is not None:
-        peers.start()
+    parts = [(log.start, log.close), (follower.start, follower.stop), *_handing_out(peers)]
     silent = worker is not None and worker.index > 0
-    try:
+    with listener, contextlib.ExitStack() as stack:
+        for start, stop in parts:
+            stack.callback(stop)
+            start()
         Server(config, lambda: None if silent else _say(pipeline, settings, listener)).run(sockets=[listener])
-    finally:
-        if peers is not None:
-            peers.stop()
-        follower.stop()
-        log.close()
-        listener.close()
     return 0
+
+
+def _handing_out(peers: Peers | None) -> list[tuple[Callable[[], None], Callable[[], None]]]:
+    return [] if peers is None else [(peers.start, peers.stop)]
 
 
 class Server(uvicorn.Server):

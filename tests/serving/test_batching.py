@@ -112,7 +112,8 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_batch() -> None:
         model.gate.clear()
         first = asyncio.ensure_future(batches.outputs(ONE, [0]))
         await when(model.entered.is_set)
-        assert batches.busy
+        busy = batches.busy
+        assert busy
         rest = [asyncio.ensure_future(batches.outputs(ONE, [i])) for i in range(1, 9)]
         await when(lambda: batches._rows == 8)
         model.gate.set()
@@ -163,7 +164,7 @@ def test_a_model_that_answers_nonsense_fails_the_request_and_never_leaves_it_wai
 
 
 @pytest.mark.parametrize("limits", [{"queue_rows": 10}, {"queue_requests": 2}], ids=str)
-def test_what_does_not_fit_in_the_queue_is_refused_with_a_time_to_retry(limits: dict[str, int]) -> None:
+def test_what_does_not_fit_in_the_queue_is_refused_with_a_time_to_retry(limits: dict[str, Any]) -> None:
     async def story() -> None:
         model = Model()
         batches = batches_of(model, inline=False, **limits)
@@ -231,7 +232,7 @@ def test_whoever_leaves_the_queue_is_not_computed() -> None:
         await when(gone.done)
         assert batches._rows == 1
         model.gate.set()
-        assert await asyncio.gather(running, stays) == [[1000.0], [1002.0]]
+        assert list(await asyncio.gather(running, stays)) == [[1000.0], [1002.0]]
         assert [rows for _, rows in model.calls] == [[0], [2]]
         batches.close()
 

@@ -262,8 +262,13 @@ ACTS: dict[str, Act] = {
     "half a body, then a reset": lambda connection: _reset(connection, HEAD + b" " * 500),
     "many answers unread": lambda connection: connection.sendall(ASKS),
     "many answers unread, then a reset": lambda connection: _reset(connection, ASKS),
-    "half closed": lambda connection: (connection.sendall(HEAD), connection.shutdown(socket.SHUT_WR))[1],
+    "half closed": lambda connection: _half_close(connection, HEAD),
 }
+
+
+def _half_close(connection: socket.socket, content: bytes) -> None:
+    connection.sendall(content)
+    connection.shutdown(socket.SHUT_WR)
 
 
 def _reset(connection: socket.socket, content: bytes) -> None:

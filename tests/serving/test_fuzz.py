@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import Case, CheckContext, GenerationMode, Response
 from schemathesis.checks import load_all_checks
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -27,7 +28,7 @@ load_all_checks()
 TEMPORARY = 503  # the one failure of the service that is documented everywhere where it occurs
 
 
-def no_failure(_: CheckContext, response: Response, case: Case) -> None:
+def no_failure(_: CheckContext, response: Response, case: Case[Any]) -> None:
     """Nothing that a client sends makes the service fail."""
     assert response.status_code < 500 or response.status_code == TEMPORARY, case.as_curl_command()
 
@@ -51,6 +52,7 @@ def asked(app: FastAPI, examples: int, start: int) -> int:
     """
     count = 0
     for operation in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+        assert isinstance(operation, Ok), operation
         drawn = operation.ok()
         for mode in GenerationMode:
             if mode is GenerationMode.NEGATIVE and not (drawn.body or drawn.path_parameters or drawn.headers):
@@ -65,7 +67,7 @@ def asked(app: FastAPI, examples: int, start: int) -> int:
                 suppress_health_check=list(HealthCheck),
             )
             @given(case=drawn.as_strategy(generation_mode=mode))
-            def ask(case: Case) -> None:
+            def ask(case: Case[Any]) -> None:
                 nonlocal count
                 count += 1
                 case.call_and_validate(checks=CHECKS)
@@ -76,7 +78,7 @@ def asked(app: FastAPI, examples: int, start: int) -> int:
 
 @pytest.mark.parametrize("versions", [0, 1])
 def test_s16_no_request_gets_an_answer_that_is_not_described(tmp_path: Path, versions: int) -> None:
-    assert asked(app_with(tmp_path, versions), 100, 1) > 300
+    assert asked(app_with(tmp_path, versions), 140, 1) > 500
 
 
 @pytest.mark.slow
