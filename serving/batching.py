@@ -12,13 +12,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from serving.inference_thread import InferenceThread
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.problems import Problem
@@ -104,7 +104,7 @@ class Batches:
         self._scheduled = False
         self._running: list[_Work] = []
         self._expiry: asyncio.TimerHandle | None = None
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._pool = InferenceThread()
         metrics.queue_rows.set_function(lambda: self._rows)
 
     @property
@@ -136,8 +136,8 @@ class Batches:
             raise
 
     def close(self) -> None:
-        """End the thread; what waits is not answered any more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the thread after the batch that it computes."""
+        self._pool.shutdown(wait=False)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         if not (self._scheduled or self._running):

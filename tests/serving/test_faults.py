@@ -193,6 +193,7 @@ def _ask(client: Client, times: int, log: PredictionLog, bound: int) -> None:
         assert log._waiting <= bound
 
 
+@pytest.mark.spark
 def test_f34_requests_go_on_while_the_broker_is_stopped_and_the_log_recovers(
     serves: Harness, own_broker: BrokerInfo
 ) -> None:
