@@ -16,11 +16,13 @@ from serving.metrics import Metrics
 from serving.model import Served
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionSink
-from serving.prediction_records import Answered
+from serving.prediction_records import Answered, Role
 from serving.problems import Problem
+from serving.shadow import Shadow, Shadowed
+from serving.trial_status import Challenger
 from stream_trainer.features import encode
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.schema import to_columns
+from stream_trainer.schema import field_names, key_text, to_columns
 from stream_trainer.settings import ServingSettings
 
 _SOON = {"retry-after": "1"}
@@ -38,8 +40,11 @@ class Answering:
         follower: Follower,
         metrics: Metrics,
         clock: Clock,
+        challenger: Callable[[], Challenger | None] = lambda: None,
     ) -> None:
         self._log = log
+        self._challenger = challenger
+        self._key_at = f"f{field_names(pipeline.contract, 'request').index(pipeline.contract.key)}"
         self._follower = follower
         self._metrics = metrics
         self._clock = clock
@@ -53,7 +58,9 @@ class Answering:
             queue_requests=settings.queue_requests,
             seconds=settings.answer_seconds,
         )
-        self._batches = Batches(predictor(pipeline), metrics, limits)
+        predict = predictor(pipeline)
+        self._batches = Batches(predict, metrics, limits)
+        self._shadow = Shadow(predict, log, metrics, max_rows=settings.queue_rows)
 
     @property
     def busy(self) -> bool:
@@ -62,7 +69,9 @@ class Answering:
 
     def versions(self) -> list[Served]:
         """See `Answers.versions`."""
-        return self._follower.loaded()
+        loaded, challenger = self._follower.loaded(), self._challenger()
+        known = challenger is None or any(one.number == challenger.served.number for one in loaded)
+        return loaded if challenger is None or known else [*loaded, challenger.served]
 
     async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
         """See `Answers.answer`; without any version yet the request is logged, and its ids are in the problem."""
@@ -70,19 +79,35 @@ class Answering:
         ids = self._ids.take(len(rows))
         if served is None:
             raise self._no_version(ids, rows, requested_at)
+        role: Role = "champion"
+        challenger = self._challenger()
+        if challenger is not None and self._is_canary(challenger, rows, ids, wish):
+            served, role = challenger.served, "canary"
         self._require_fresh(served, wish)
         outputs = await self._batches.outputs(served, rows)
         staleness = self._require_fresh(served, wish)
+        number = served.number
         self._log.record(
-            Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=served.number)
+            Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=number, role=role)
         )
         self._metrics.rows.inc(len(rows))
+        if challenger is not None and challenger.mode == "shadow":
+            self._shadow.offer(Shadowed(served=challenger.served, ids=ids, rows=rows, requested_at=requested_at))
         return Outcome(served=served, ids=ids, outputs=outputs, staleness=staleness)
+
+    def _is_canary(self, challenger: Challenger, rows: Sequence[Any], ids: Sequence[str], wish: Wish) -> bool:
+        """Whether the challenger answers: a request has one answerer, found by the key of its first row, or its id."""
+        if wish.version is not None or challenger.served.number < wish.min_version:
+            return False
+        if wish.max_staleness < challenger.served.staleness(self._clock()):
+            return False
+        key = key_text(getattr(rows[0], self._key_at))
+        return challenger.answers(ids[0] if key is None else key)
 
     async def _wished(self, wish: Wish) -> Served | None:
         served = self._follower.served
         if wish.version is not None:
-            served = next((one for one in self._follower.loaded() if one.number == wish.version), None)
+            served = next((one for one in self.versions() if one.number == wish.version), None)
             if served is None:
                 raise Problem(404, "unknown_version", f"version {wish.version} is not loaded here")
             if served.number < wish.min_version:

@@ -16,11 +16,14 @@ from serving.clock import Clock, utc_now
 from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
+from serving.oip.document import extend
+from serving.oip.routes import routes
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
+from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import Settings
+from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import ModelStore
 
 
@@ -51,6 +54,7 @@ def create_app(
     metrics: Metrics,
     store: ModelStore,
     clock: Clock = utc_now,
+    challenger: Callable[[], Challenger | None] = lambda: None,
     render: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
@@ -63,6 +67,7 @@ def create_app(
         metrics: shared with the follower and the log.
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
+        challenger: the version that shadows or answers a share, if there is one.
         render: the text exposition; None tells of `metrics` alone.
     """
     hidden = settings.serving.profile == "production"
@@ -72,15 +77,40 @@ def create_app(
         docs_url=None if hidden else "/docs",
         redoc_url=None,
     )
-    answering = Answering(pipeline, settings.serving, log=log, follower=follower, metrics=metrics, clock=clock)
+    answering = Answering(
+        pipeline,
+        settings.serving,
+        log=log,
+        follower=follower,
+        metrics=metrics,
+        clock=clock,
+        challenger=challenger,
+    )
     predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
-    described = openapi.document(pipeline, settings.serving.max_rows)
+    described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
-    most = settings.serving.max_staleness_seconds
+    async def exposition(_: Request) -> Response:
+        text = metrics.render() if render is None else await render()
+        return Response(text, headers={"content-type": CONTENT_TYPE})
+
+    app.serve_directly("/predict", "POST", predictor)
+    app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
+    app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
+    app.add_route("/health/live", live, methods=["GET"])
+    app.add_route("/health/ready", _readiness(pipeline.name, settings.serving, follower, clock), methods=["GET"])
+    app.add_route("/metrics", exposition, methods=["GET"])
+    app.add_exception_handler(HTTPException, answer_http_exception)
+    return app
+
+
+def _readiness(
+    name: str, settings: ServingSettings, follower: Follower, clock: Clock
+) -> Callable[[Request], Awaitable[Response]]:
+    most = settings.max_staleness_seconds
 
     async def ready(_: Request) -> Response:
         served = follower.served
@@ -89,16 +119,6 @@ def create_app(
         if staleness is None or (most is not None and staleness > most):
             reason = follower.reason if staleness is None else "too_stale"
             return JSONResponse({"status": "not_ready", "reason": reason, **body}, status_code=503)
-        return JSONResponse({"status": "ready", "model_name": pipeline.name, **body})
+        return JSONResponse({"status": "ready", "model_name": name, **body})
 
-    async def exposition(_: Request) -> Response:
-        text = metrics.render() if render is None else await render()
-        return Response(text, headers={"content-type": CONTENT_TYPE})
-
-    app.serve_directly("/predict", "POST", predictor)
-    app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
-    app.add_route("/health/live", live, methods=["GET"])
-    app.add_route("/health/ready", ready, methods=["GET"])
-    app.add_route("/metrics", exposition, methods=["GET"])
-    app.add_exception_handler(HTTPException, answer_http_exception)
-    return app
+    return ready

@@ -80,6 +80,7 @@ class Follower:
         self._before: tuple[Served, ...] = ()
         self._kept = versions_loaded - 1
         metrics.staleness.set_function(lambda: self.staleness() or 0.0)
+        metrics.weight_age.set_function(self._weight_age)
 
     def start(self) -> None:
         """Begin to follow, in a thread of its own."""
@@ -132,6 +133,10 @@ class Follower:
             self.look()
         else:
             self._follow()
+
+    def _weight_age(self) -> float:
+        served = self.served
+        return 0.0 if served is None else max(0.0, (self._clock() - served.manifest.created_at).total_seconds())
 
     def _run(self) -> None:
         failures = 0

@@ -18,13 +18,13 @@ class Metrics:
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, registry=self.registry)
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"{PREFIX}_{name}", text, registry=self.registry, buckets=buckets)
 
-        self.requests = counter("requests", "Requests to /predict by outcome.", ("outcome",))
+        self.requests = counter("requests", "Requests for predictions by outcome.", ("outcome",))
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
         self.queue_rows = gauge("queue_rows", "Rows that wait for a forward pass.")
         self.queue_seconds = histogram("queue_seconds", "Seconds the oldest request of a batch waited.", _SECONDS)
@@ -36,10 +36,12 @@ class Metrics:
         self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
         self.champion_version = gauge("champion_version", "The version that should answer; 0 while none is known.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
+        self.weight_age = gauge("weight_age_seconds", "Now minus the commit of the version that answers.")
         self.swaps = counter("swaps", "Times another version began to answer.")
         self.swap_seconds = histogram("swap_seconds", "Seconds to read, check and warm up a version.", _SECONDS)
         self.refused = counter("refused_versions", "Versions that failed a check, by reason.", ("reason",))
         self.follower_errors = counter("follower_errors", "Failures while following versions, by kind.", ("kind",))
+        self.shadow_dropped = counter("shadow_dropped", "Rows that the challenger was to shadow and did not.")
         # Both ends of a version's append times are observed: the newest row waited least and the oldest most, so the
         # upper quantiles err on the slow side.
         self.event_to_served = histogram(
@@ -48,6 +50,10 @@ class Metrics:
         self.log_queued = counter("prediction_log_queued", "Prediction records accepted for writing.")
         self.log_sent = counter("prediction_log_sent", "Prediction records the broker has acknowledged.")
         self.log_dropped = counter("prediction_log_dropped", "Prediction records lost, by reason.", ("reason",))
+        self.trial_rows = gauge("trial_rows", "Labelled rows on which champion and challenger were compared.")
+        self.trial_loss = gauge("trial_loss", "Mean log loss (numbers: squared error) over these rows.", ("role",))
+        self.trial_evidence = gauge("trial_evidence", "E-value of the trial; 1/alpha decides it.", ("for",))
+        self.trial_errors = counter("trial_errors", "Failures of the trial, by kind.", ("kind",))
 
     def render(self) -> bytes:
         """The text exposition format."""

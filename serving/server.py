@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from serving.announcements import KafkaAnnouncements
 from serving.app import create_app
@@ -16,6 +17,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog, kafka_producer
+from serving.trial import make_trial
 from serving.workers import Peers, Worker
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, topic_plans
@@ -71,9 +73,29 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         poll_seconds=settings.serving.poll_seconds,
         versions_loaded=settings.serving.versions_loaded,
     )
-    render = None if peers is None else peers.render
-    app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store, render=render)
-    config = uvicorn.Config(
+    trial = make_trial(pipeline, settings, metrics, utc_now)
+    app = create_app(
+        pipeline,
+        settings,
+        log=log,
+        follower=follower,
+        metrics=metrics,
+        store=store,
+        challenger=lambda: trial.challenger,
+        render=None if peers is None else peers.render,
+    )
+    parts = [(log.start, log.close), (follower.start, follower.stop), (trial.start, trial.stop), *_handing_out(peers)]
+    silent = worker is not None and worker.index > 0
+    with listener, contextlib.ExitStack() as stack:
+        for start, stop in parts:
+            stack.callback(stop)
+            start()
+        Server(_config(app), lambda: None if silent else _say(pipeline, settings, listener)).run(sockets=[listener])
+    return 0
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -82,14 +104,6 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    parts = [(log.start, log.close), (follower.start, follower.stop), *_handing_out(peers)]
-    silent = worker is not None and worker.index > 0
-    with listener, contextlib.ExitStack() as stack:
-        for start, stop in parts:
-            stack.callback(stop)
-            start()
-        Server(config, lambda: None if silent else _say(pipeline, settings, listener)).run(sockets=[listener])
-    return 0
 
 
 def _handing_out(peers: Peers | None) -> list[tuple[Callable[[], None], Callable[[], None]]]:

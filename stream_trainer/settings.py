@@ -108,6 +108,15 @@ class ServingSettings(Section):
     )
 
 
+class TrialSettings(Section):
+    """How a challenger is compared with the champion: see `docs/trials.md`."""
+
+    alpha: float = Field(default=0.01, gt=0, lt=1, description="probability of promoting one that is no better")
+    margin: float = Field(default=0.0, ge=0, lt=1, description="how much better it must be, in units of the score")
+    max_rows: int = Field(default=100_000, ge=1, description="labelled rows after which it is withdrawn as no better")
+    rows_per_second: float = Field(default=1_000.0, gt=0, description="the trial predicts at most so many")
+
+
 class MonitorSettings(Section):
     """Windows and provisional thresholds of the drift monitor."""
 
@@ -134,6 +143,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
+    trial: TrialSettings = TrialSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @classmethod

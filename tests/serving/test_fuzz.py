@@ -3,6 +3,7 @@
 Over ASGI, in this process: some thousand requests in seconds. What a socket adds is in `test_faults.py`.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, CheckContext, GenerationMode, Response
 from schemathesis.checks import load_all_checks
 from schemathesis.core.result import Ok
@@ -72,13 +74,15 @@ def asked(app: FastAPI, examples: int, start: int) -> int:
                 count += 1
                 case.call_and_validate(checks=CHECKS)
 
-            ask()
+            # Of an operation that allows any text in its path there are no requests against the document.
+            with suppress(*((Unsatisfiable,) if mode is GenerationMode.NEGATIVE else ())):
+                ask()
     return count
 
 
 @pytest.mark.parametrize("versions", [0, 1])
 def test_s16_no_request_gets_an_answer_that_is_not_described(tmp_path: Path, versions: int) -> None:
-    assert asked(app_with(tmp_path, versions), 140, 1) > 500
+    assert asked(app_with(tmp_path, versions), 80, 1) > 500
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     store = ModelStore(LocalStorage(tmp_path), f"rollback-{uuid.uuid4().hex[:8]}")
     pipeline = replace(PIPELINE, name=store.pipeline)
     old, new = (commit_version(store, pipeline, learned_state(pipeline)) for _ in range(2))
-    assert "missing topics" in str(champion._announce(store.pipeline, old, 1))
+    assert "missing topics" in str(champion.tell(store.pipeline, "champion", old, 1))
     with Admin(settings.kafka) as admin:
         admin.create_missing([topic_plans(store.pipeline, settings.kafka)["models"]])
     source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, lambda: None)
@@ -85,7 +85,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     assert follower.served is not None
     assert follower.served.number == new.number
     store.set_alias("champion", Alias(version=old.number, reason="", by="me", at=NOW, hold=True), 0)
-    assert champion._announce(store.pipeline, old, 1) is None
+    assert champion.tell(store.pipeline, "champion", old, 1) is None
     deadline = time.monotonic() + 20
     while follower.served.number == new.number and time.monotonic() < deadline:
         follower.step()
