@@ -1,6 +1,6 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,7 +23,7 @@ from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
 from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import Settings
+from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import ModelStore
 
 
@@ -55,6 +55,7 @@ def create_app(
     store: ModelStore,
     clock: Clock = utc_now,
     challenger: Callable[[], Challenger | None] = lambda: None,
+    render: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -67,6 +68,7 @@ def create_app(
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
         challenger: the version that shadows or answers a share, if there is one.
+        render: the text exposition; None tells of `metrics` alone.
     """
     hidden = settings.serving.profile == "production"
     app = Service(
@@ -91,24 +93,32 @@ def create_app(
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
-    async def ready(_: Request) -> Response:
-        served = follower.served
-        if served is None:
-            return JSONResponse(
-                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
-                status_code=503,
-            )
-        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
-        return JSONResponse({"status": "ready", "model_name": pipeline.name, **body})
-
     async def exposition(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+        text = metrics.render() if render is None else await render()
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     app.serve_directly("/predict", "POST", predictor)
     app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
-    app.add_route("/health/ready", ready, methods=["GET"])
+    app.add_route("/health/ready", _readiness(pipeline.name, settings.serving, follower, clock), methods=["GET"])
     app.add_route("/metrics", exposition, methods=["GET"])
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app
+
+
+def _readiness(
+    name: str, settings: ServingSettings, follower: Follower, clock: Clock
+) -> Callable[[Request], Awaitable[Response]]:
+    most = settings.max_staleness_seconds
+
+    async def ready(_: Request) -> Response:
+        served = follower.served
+        staleness = None if served is None else served.staleness(clock())
+        body = {"model_version": None if served is None else served.number, "staleness_seconds": staleness}
+        if staleness is None or (most is not None and staleness > most):
+            reason = follower.reason if staleness is None else "too_stale"
+            return JSONResponse({"status": "not_ready", "reason": reason, **body}, status_code=503)
+        return JSONResponse({"status": "ready", "model_name": name, **body})
+
+    return ready

@@ -37,6 +37,7 @@ class Metrics:
         self.batch_rows = histogram("batch_rows", "Rows that shared a forward pass.", _ROWS)
         self.rows = counter("rows", "Rows answered with an output.")
         self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
+        self.champion_version = gauge("champion_version", "The version that should answer; 0 while none is known.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
         self.weight_age = gauge("weight_age_seconds", "Now minus the commit of the version that answers.")
         self.swaps = counter("swaps", "Times another version began to answer.")

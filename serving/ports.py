@@ -198,6 +198,20 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
         ) from error
 
 
+@contextlib.contextmanager
+def open_ports(serving: ServingSettings) -> Iterator[list[socket.socket]]:
+    """The listening sockets: the public one, then the admin port's if there is one.
+
+    Raises:
+        UsageError: an address cannot be bound.
+    """
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(listen(serving.host, serving.port))]
+        if serving.admin_port >= 0:
+            found.append(stack.enter_context(listen(serving.admin_host, serving.admin_port, "--admin-port")))
+        yield found
+
+
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Where it listens."""
     host, port = listener.getsockname()[:2]

@@ -19,10 +19,11 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
-from serving.ports import Companion, Server, config_of, listen, refuse_open, serve, url_of
+from serving.ports import Companion, Server, config_of, listen, open_ports, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.tls import tls_context
 from serving.trial import make_trial
+from serving.workers import Peers, Worker
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
@@ -38,13 +39,14 @@ _TOPICS = ("predictions", "models")
 _MOST_ORDERS = 16
 
 
-def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -> int:
+def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, worker: Worker | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean end.
 
     Args:
         pipeline_address: `module:attribute`.
         settings: where Kafka and the store are, where to listen and who may ask; port 0 takes a free one.
         no_create: refuse when a topic is missing instead of creating it.
+        worker: which of several this is; it takes over the listening sockets that it was handed.
 
     Raises:
         UsageError: a port would be open to anyone, cannot be bound or has no usable keys or certificate, or (with
@@ -52,6 +54,8 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
         BrokerUnavailable: no Kafka is configured. One that does not answer is no obstacle.
     """
     refuse_open(settings.serving)
+    if worker is not None:
+        worker.end_with_parent()
     torch.set_num_threads(1)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
@@ -59,7 +63,8 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
     metrics = Metrics()
     keys, tls = _keys(settings.serving, metrics), tls_context(settings.serving)
     with contextlib.ExitStack() as stack:
-        public, admin = _listeners(settings.serving, stack)
+        public, admin = _listeners(settings.serving, stack, worker)
+        peers = None if worker is None else Peers(worker, metrics)
         log = _prediction_log(pipeline, settings, metrics)
         source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
         store = open_store(settings, pipeline.name)
@@ -81,15 +86,19 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
             metrics=metrics,
             store=store,
             challenger=lambda: trial.challenger,
+            render=None if peers is None else peers.render,
         )
         ways = Ways(serving=settings.serving, keys=keys, metrics=metrics, tls=tls)
         orders = create_admin(store, follower, settings.kafka, look=source.hurry)
         companions = [] if admin is None else [(ways.admin(orders), admin)]
-        first = ways.public(app, lambda: _say(pipeline, settings.serving, public, admin), [s for s, _ in companions])
-        parts = [(log.start, log.close), (follower.start, follower.stop), (trial.start, trial.stop)]
-        for start, stop in [*parts, *([] if keys is None else [(keys.start, keys.stop)])]:
-            stack.callback(stop)
-            start()
+        said = _say if worker is None or worker.index == 0 else _nothing
+        first = ways.public(
+            app, lambda: said(pipeline, settings.serving, public, admin), [server for server, _ in companions]
+        )
+        for part in (log, follower, trial, keys, peers):
+            if part is not None:
+                stack.callback(part.close if isinstance(part, PredictionLog) else part.stop)
+                part.start()
         serve([(first, public), *companions])
     return 0
 
@@ -142,11 +151,15 @@ class Ways:
         return Gate(app, ADMIN_PORT, keys=self.keys, metrics=self.metrics, most=_MOST_ORDERS)
 
 
-def _listeners(serving: ServingSettings, stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket | None]:
-    public = stack.enter_context(listen(serving.host, serving.port))
-    if serving.admin_port < 0:
-        return public, None
-    return public, stack.enter_context(listen(serving.admin_host, serving.admin_port, "--admin-port"))
+def _listeners(
+    serving: ServingSettings, stack: contextlib.ExitStack, worker: Worker | None
+) -> tuple[socket.socket, socket.socket | None]:
+    """The public port and the admin port, if there is one: a worker's are its parent's."""
+    if worker is None:
+        public, *admin = stack.enter_context(open_ports(serving))
+    else:
+        public, *admin = [stack.enter_context(handed) for handed in worker.sockets()]
+    return public, admin[0] if admin else None
 
 
 def _keys(serving: ServingSettings, metrics: Metrics) -> KeyRing | None:
@@ -166,6 +179,10 @@ def _say(pipeline: Pipeline, serving: ServingSettings, public: socket.socket, ad
     docs = "" if serving.profile == "production" else f", API docs at {url}/docs"
     orders = "" if admin is None else f", admin at {url_of(admin, tls=tls)}"
     print(f"serving {pipeline.name} at {url}/predict{docs}{orders}", flush=True)  # noqa: T201 - the one line of this command
+
+
+def _nothing(*_: object) -> None:
+    """The first worker speaks for all."""
 
 
 def _preparation(pipeline: Pipeline, settings: Settings, no_create: bool) -> Callable[[], None]:

@@ -162,18 +162,47 @@ def serve(
             show_default="the setting serving.admin_port, 8001",
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer on the port.", min=1, show_default="serving.workers, 1")
+    ] = None,
     no_create: NoCreate = False,
+    as_worker: Annotated[str | None, typer.Option("--as-worker", hidden=True)] = None,
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
     from serving.logs import log_as  # noqa: PLC0415
-    from serving.server import run  # noqa: PLC0415
 
-    options = {"host": host, "port": port, "admin_port": admin_port}
+    given = {"host": host, "port": port, "admin_port": admin_port, "workers": workers}
     settings = Settings()
-    serving = settings.serving.model_copy(update={name: v for name, v in options.items() if v is not None})
+    serving = settings.serving.model_copy(update={name: value for name, value in given.items() if value is not None})
     log_as(serving.log_format)
-    run(pipeline, connected(settings.model_copy(update={"serving": serving})), no_create=no_create)
+    settings = connected(settings.model_copy(update={"serving": serving}))
+    if serving.workers > 1 and as_worker is None:
+        raise typer.Exit(_serve_with_workers(pipeline, settings, no_create))
+    from serving.server import run  # noqa: PLC0415
+    from serving.workers import Worker  # noqa: PLC0415
+
+    run(pipeline, settings, no_create=no_create, worker=None if as_worker is None else Worker.parse(as_worker))
+
+
+def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> int:
+    from infra.workers import serve_with_workers  # noqa: PLC0415
+    from serving.ports import open_ports, refuse_open  # noqa: PLC0415
+
+    stop = stop_on_signal()
+    refuse_open(settings.serving)
+    with open_ports(settings.serving) as listeners:
+        public, *admin = [listener.getsockname()[1] for listener in listeners]
+        ports = ["--port", str(public), "--admin-port", str(admin[0] if admin else -1)]
+        arguments = [
+            "serve",
+            pipeline,
+            "--host",
+            settings.serving.host,
+            *ports,
+            *(["--no-create"] if no_create else []),
+        ]
+        return serve_with_workers(arguments, settings, [listener.fileno() for listener in listeners], stop)
 
 
 @app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")

@@ -125,6 +125,10 @@ class ServingSettings(Section):
     queue_requests: int = Field(default=2_000, ge=1, description="and requests")
     answer_seconds: float = Field(default=5.0, gt=0, description="a request waits at most so long for its outputs")
     min_version_wait_seconds: float = Field(default=2.0, ge=0, description="X-Min-Model-Version waits at most so long")
+    max_staleness_seconds: float | None = Field(
+        default=None, gt=0, description="beyond it `/health/ready` is 503; None: ready while a model serves"
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="processes that answer on one port")
     versions_loaded: int = Field(
         default=3, ge=1, description="versions that answer by number, the serving one included"
     )
