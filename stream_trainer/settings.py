@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -68,6 +68,17 @@ class StoreSettings(Section):
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_allow_http: bool = False
+    signing_key: SecretStr | None = Field(
+        default=None, min_length=32, description="signs manifests; others are refused"
+    )
+    former_signing_keys: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = ()
+    unsigned_through: int = Field(default=0, ge=0, description="versions up to this one may lack a signature")
+
+    @model_validator(mode="after")
+    def _signing_is_whole(self) -> "StoreSettings":
+        if self.signing_key is None and (self.former_signing_keys or self.unsigned_through):
+            raise ValueError("former_signing_keys and unsigned_through need signing_key")
+        return self
 
 
 class TrainerSettings(Section):

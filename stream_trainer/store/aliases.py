@@ -16,6 +16,7 @@ from stream_trainer.store.storage import Storage
 
 Promotion = Literal["auto", "manual", "gated"]
 CHAMPION = "champion"
+MAX_BYTES = 64 * 2**10
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,8 +97,8 @@ class Aliases:
         """
         where = self._path(name, number)
         try:
-            alias = msgspec.json.decode(self._storage.get(where), type=Alias)
-        except (msgspec.MsgspecError, ValueError, FileNotFoundError) as error:
+            alias = msgspec.json.decode(self._storage.get(where, limit=MAX_BYTES), type=Alias)
+        except (msgspec.MsgspecError, ValueError, RecursionError, FileNotFoundError) as error:
             raise Corrupt(f"{self._storage.url}/{where} is not an alias: {error}") from error
         if alias.version is None and (alias.hold or alias.promotion == "auto"):
             raise Corrupt(f"{self._storage.url}/{where} is not an alias: it has to name a version")

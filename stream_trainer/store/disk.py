@@ -83,6 +83,10 @@ class Disk:
         """Whether a folder is there."""
         return path.is_dir()
 
+    def is_link(self, path: Path) -> bool:
+        """Whether it is a symbolic link."""
+        return path.is_symlink()
+
     def stat(self, path: Path) -> tuple[int, datetime]:
         """Size and time of the last change, UTC."""
         found = path.stat()
