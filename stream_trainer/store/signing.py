@@ -69,7 +69,7 @@ class Signing:
                 "(store.unsigned_through admits versions that are older than the key)"
             )
         bare = manifests.canonical_json(fields)
-        if not any([hmac.compare_digest(_mac(key, bare), str(found)) for key in self._believed]):  # noqa: C419 - all of them
+        if not any(hmac.compare_digest(_mac(key, bare).encode(), str(found).encode()) for key in self._believed):
             raise Corrupt(f"{where} has a signature of another key, or was changed after it was signed")
 
 

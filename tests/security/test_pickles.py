@@ -20,6 +20,7 @@ from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 from tests.architecture.test_rules import SERIALISERS
 from tests.core.test_microbatch import World, fill
+from tests.core.test_store import Unsynced
 from tests.security.forgery import forge, manifest_path
 from tests.serving.fixtures import PIPELINE, commit_version, learned_state
 
@@ -64,7 +65,7 @@ def test_s01_the_bombs_work(tmp_path: Path) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
-    made = ModelStore(LocalStorage(tmp_path / "models"), PIPELINE.name)
+    made = ModelStore(LocalStorage(tmp_path / "models", Unsynced()), PIPELINE.name)
     commit_version(made, PIPELINE, learned_state())
     commit_version(made, PIPELINE, learned_state(seed=1))
     return made
@@ -90,7 +91,7 @@ def test_s01_the_service_refuses_it(store: ModelStore, tmp_path: Path, kind: str
     [*((kind, WEIGHTS) for kind in KINDS), *(("pt", name) for name in (TRAINER, LEARNED, GOLDEN, "manifest.json"))],
 )
 def test_s01_the_trainer_goes_on_from_the_version_before(tmp_path: Path, kind: str, name: str) -> None:
-    world = World(tmp_path / "models")
+    world = World(LocalStorage(tmp_path / "models", Unsynced()))
     for n in range(2):
         fill(world, 40 * n)
         world.learn()

@@ -12,6 +12,7 @@ from stream_trainer.errors import Corrupt
 from stream_trainer.store import ModelStore, tensors
 from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import WEIGHTS
+from tests.core.test_store import Unsynced
 from tests.security.forgery import entry, file_path, forge, safetensors
 from tests.security.measured import MIB, costs
 from tests.serving.fixtures import PIPELINE, commit_version, learned_state
@@ -82,7 +83,7 @@ def test_s02_what_reading_costs_is_bounded_by_the_size(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    made = ModelStore(LocalStorage(tmp_path_factory.mktemp("models")), PIPELINE.name)
+    made = ModelStore(LocalStorage(tmp_path_factory.mktemp("models"), Unsynced()), PIPELINE.name)
     for _ in range(2):
         commit_version(made, PIPELINE, STATE)
     return made
