@@ -114,6 +114,17 @@ class MonitorSettings(Section):
     window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
     report_rows: int = Field(default=2_000, ge=100)
+    webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
+    webhook_allow: tuple[str, ...] = Field(
+        default=(), description="the only hosts that may be called; a private address needs its address:port here"
+    )
+    webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> "MonitorSettings":
+        if self.webhook_url is None and (self.webhook_allow or self.webhook_secret):
+            raise ValueError("webhook_allow and webhook_secret need webhook_url")
+        return self
 
 
 class Settings(BaseSettings):
