@@ -21,7 +21,7 @@ SETTINGS_FILE = "stream-trainer.toml"
 class Section(BaseModel):
     """A nested group of settings; unknown names are refused, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Section):
@@ -135,6 +135,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         toml_file=SETTINGS_FILE,
     )
 

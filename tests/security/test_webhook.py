@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import socket
 import ssl
@@ -224,7 +225,7 @@ def test_s11_a_private_address_needs_its_address_and_port_on_the_list() -> None:
     for never_allowed in ("169.254.169.254", "224.0.0.1", "0.0.0.0"):  # noqa: S104 - refused
         with pytest.raises(Forbidden):
             choose(target, [f"{never_allowed}:9000"], leads_to(never_allowed))
-    assert not is_public(outgoing.ipaddress.ip_address("10.0.0.5"))
+    assert not is_public(ipaddress.ip_address("10.0.0.5"))
 
 
 # Real servers on loopback, which the list permits.
