@@ -18,7 +18,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         name = "stream_trainer_monitor_"
         self._rows = Counter(f"{name}rows", "Predictions read", registry=self.registry)
-        self._skipped = Counter(f"{name}skipped_rows", "Unreadable records", ["reason"], registry=self.registry)
+        self._skipped = Counter(f"{name}skipped_rows", "Records not looked at", ["reason"], registry=self.registry)
         self._windows = Counter(f"{name}windows", "Windows closed, by why", ["closing"], registry=self.registry)
         self._verdicts = Counter(f"{name}verdicts", "Verdicts on features", ["verdict"], registry=self.registry)
         self._statistic = Gauge(

@@ -35,6 +35,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     features: msgspec.Raw
     segments: dict[str, str | None] = {}
     model_version: int | None = None
+    role: str = "champion"
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +139,8 @@ def _parse(contract: Contract, value: bytes | None) -> tuple[Prediction, Any]:
     if len(value) > MAX_RECORD_BYTES:
         raise Poison(f"too_large: {len(value)} bytes")
     record = _decoder.decode(value)
+    if record.role == "challenger":
+        raise Poison("shadow: a challenger's word on a request that is counted with who answered it")
     return record, _features_decoder(contract).decode(record.features)
 
 

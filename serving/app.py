@@ -1,21 +1,48 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import openapi
+from serving.answering import Answering
 from serving.clock import Clock, utc_now
 from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
+from serving.oip.document import extend
+from serving.oip.routes import routes
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
+from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore
+
+
+class Service(FastAPI):
+    """FastAPI, with a shorter way to the routes that are asked most: no middleware and no search for the route."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._direct: dict[tuple[str, str], ASGIApp] = {}
+
+    def serve_directly(self, path: str, method: str, app: ASGIApp) -> None:
+        """A route that is a plain ASGI application and answers its own failures."""
+        self.router.routes.append(Route(path, app, methods=[method]))
+        self._direct[method, path] = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `FastAPI.__call__`."""
+        app = self._direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (app(scope, receive, send) if app is not None else super().__call__(scope, receive, send))
 
 
 def create_app(
@@ -27,6 +54,7 @@ def create_app(
     metrics: Metrics,
     store: ModelStore,
     clock: Clock = utc_now,
+    challenger: Callable[[], Challenger | None] = lambda: None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -38,16 +66,26 @@ def create_app(
         metrics: shared with the follower and the log.
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
+        challenger: the version that shadows or answers a share, if there is one.
     """
     hidden = settings.serving.profile == "production"
-    app = FastAPI(
+    app = Service(
         title=pipeline.name,
         openapi_url=None if hidden else "/openapi.json",
         docs_url=None if hidden else "/docs",
         redoc_url=None,
     )
-    predictor = Predictor(pipeline, settings.serving, log=log, follower=follower, metrics=metrics, clock=clock)
-    described = openapi.document(pipeline, settings.serving.max_rows)
+    answering = Answering(
+        pipeline,
+        settings.serving,
+        log=log,
+        follower=follower,
+        metrics=metrics,
+        clock=clock,
+        challenger=challenger,
+    )
+    predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
+    described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
 
     async def live(_: Request) -> Response:
@@ -66,8 +104,8 @@ def create_app(
     async def exposition(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    # Plain Starlette routes: FastAPI's per-request parsing is what /predict avoids.
-    app.add_route("/predict", predictor.endpoint, methods=["POST"])
+    app.serve_directly("/predict", "POST", predictor)
+    app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
     app.add_route("/health/ready", ready, methods=["GET"])

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from serving.problems import Problem
 from stream_trainer.contract import Contract
@@ -18,24 +19,34 @@ BODY_SECONDS = 10.0
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body.
+    """The whole body; see `receive_body`."""
+    return await receive_body(request.receive, request.headers.get("content-length", ""), limit)
+
+
+async def receive_body(receive: Receive, content_length: str, limit: int) -> bytes:
+    """The whole body of an ASGI request.
 
     Raises:
         Problem: 413 beyond `limit` bytes, 408 when it takes longer than `BODY_SECONDS`.
         ClientDisconnect: the client went away.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > limit:
+    if content_length.isdigit() and int(content_length[:20]) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
                 size += len(chunk)
                 if size > limit:
                     raise _too_large(limit)
                 chunks.append(chunk)
+                more = message.get("more_body", False)
     except TimeoutError:
         detail = f"the body did not arrive within {BODY_SECONDS:g} seconds"
         raise Problem(408, "body_timeout", detail, headers={"connection": "close"}) from None

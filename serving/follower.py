@@ -2,7 +2,8 @@
 
 Push is `P.models`; every `poll_seconds` the store is looked at too, however much is pushed. What is based on a newer
 entry of the champion's alias wins: a trainer that has not noticed a rollback cannot undo it. Among those of the same
-entry the later wins, whichever way it came, so a look at the store that lags cannot undo a newer push.
+entry the later wins, whichever way it came, so a look at the store that lags cannot undo a newer push, nor can a
+trainer that was asleep undo what another has committed since.
 """
 
 import logging
@@ -56,6 +57,7 @@ class Follower:
         clock: Clock,
         *,
         poll_seconds: float,
+        versions_loaded: int = 3,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.served: Served | None = None
@@ -74,7 +76,11 @@ class Follower:
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._listeners: list[Callable[[], None]] = []
+        self._before: tuple[Served, ...] = ()
+        self._kept = versions_loaded - 1
         metrics.staleness.set_function(lambda: self.staleness() or 0.0)
+        metrics.weight_age.set_function(self._weight_age)
 
     def start(self) -> None:
         """Begin to follow, in a thread of its own."""
@@ -86,6 +92,15 @@ class Follower:
         self._source.close()
         if self._thread.is_alive():
             self._thread.join(seconds)
+
+    def on_swap(self, listener: Callable[[], None]) -> None:
+        """Have something called, in the follower's thread, whenever another version serves."""
+        self._listeners.append(listener)
+
+    def loaded(self) -> list[Served]:
+        """The version that serves, then those that served before it; empty before the first."""
+        served = self.served
+        return [] if served is None else [served, *(v for v in self._before if v.number != served.number)]
 
     def staleness(self) -> float | None:
         """Seconds since the log's end was last seen covered; None without a model."""
@@ -114,6 +129,10 @@ class Follower:
             self.look()
         else:
             self._follow()
+
+    def _weight_age(self) -> float:
+        served = self.served
+        return 0.0 if served is None else max(0.0, (self._clock() - served.manifest.created_at).total_seconds())
 
     def _run(self) -> None:
         failures = 0
@@ -159,10 +178,15 @@ class Follower:
         self._highest_heard = max(self._highest_heard, new.version)
 
     def _is_later(self, new: Decision, current: Decision) -> bool:
-        # Records of one topic are in order among themselves, whatever the clocks say. A number that nobody has
-        # mentioned yet is news even when its clock lags behind the last "still idle" announcement.
-        in_order = new.pushed and current.pushed
-        return in_order or new.at >= current.at or new.version > self._highest_heard
+        if new.pushed and current.pushed:
+            if new.version < current.version:
+                # By the same entry of the alias a lower number is the word of a trainer that was asleep, or of one
+                # that began anew in an emptied store: the store says which.
+                self._next_look = self._monotonic()
+                return False
+            return True  # records of one topic are in order, whatever the clocks say
+        # A number that nobody has mentioned yet is news even when its clock lags behind the last announcement.
+        return new.at >= current.at or new.version > self._highest_heard
 
     def _follow(self) -> None:
         wanted, served = self._wanted, self.served
@@ -190,6 +214,11 @@ class Follower:
     def _serve(self, model: Served, started: float) -> None:
         before, self.served = self.served, model
         self.reason = ""
+        if before is not None:
+            numbers = (before.number, model.number)
+            self._before = (before, *(v for v in self._before if v.number not in numbers))[: self._kept]
+        for listener in self._listeners:
+            listener()
         self._metrics.swap_seconds.observe(self._monotonic() - started)
         self._metrics.swaps.inc()
         self._metrics.model_version.set(model.number)

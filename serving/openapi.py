@@ -27,7 +27,7 @@ def document(pipeline: Pipeline, max_rows: int) -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": f"{pipeline.name} predictions",
-            "version": _version(),
+            "version": release(),
             "description": "Answers come from the newest version that passed its checks; each names that version.",
         },
         "paths": {
@@ -232,7 +232,8 @@ def _metrics() -> Schema:
     return {"summary": "For Prometheus", "responses": {"200": {"description": "All metrics", "content": content}}}
 
 
-def _version() -> str:
+def release() -> str:
+    """The version of this package; 0 where it is not installed."""
     try:
         return version("stream-trainer")
     except PackageNotFoundError:

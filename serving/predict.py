@@ -1,43 +1,53 @@
-"""`POST /predict`: parse, predict with the model that serves now, log, answer.
+"""`POST /predict`: parse, ask for an answer, encode it. The shape of an answer is `docs/serving.md`'s.
 
-Small requests run on the event loop, because a thread hop costs more than they do; larger ones run in a thread so
-that others are answered meanwhile. The size of the body decides, since it is known before anything is parsed.
+A plain ASGI application: what a framework does for each request costs more than the prediction.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import msgspec
-import torch
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from serving.body import RowParser, read_body
+from serving.answering import Answering
+from serving.answers import ANY, Outcome
+from serving.body import RowParser, receive_body
 from serving.clock import Clock
-from serving.follower import Follower
+from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
 from serving.metrics import Metrics
-from serving.model import Served
-from serving.prediction_ids import PredictionIds
-from serving.prediction_log import Answered, PredictionSink
 from serving.problems import Problem
-from stream_trainer.features import encode
+from stream_trainer.contract import BinaryLabel, ClassLabel, Contract
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.schema import to_columns
 from stream_trainer.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
-INLINE_BYTES = 32 * 1024
+T = TypeVar("T")
+_DEMANDS = frozenset(name.lower().encode() for name in (MIN_VERSION, MAX_STALENESS, ON_CONFLICT))
+_JSON = (b"content-type", b"application/json")
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """One row's answer: a probability, a probability for each class, or a number."""
+class Prediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One row's answer.
+
+    Attributes:
+        output: what the model says: the probability of true, a probability for each class, or a number.
+        prediction: what that means: true or false, the likeliest class, or the number.
+        probability: of that prediction; absent for a number.
+    """
 
     prediction_id: str
     output: float | list[float]
+    prediction: bool | str | float
+    probability: float | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -51,89 +61,116 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Predictor:
-    """Answers requests; holds no state but its dependencies."""
+    """The route."""
 
     def __init__(
-        self,
-        pipeline: Pipeline,
-        settings: ServingSettings,
-        *,
-        log: PredictionSink,
-        follower: Follower,
-        metrics: Metrics,
-        clock: Clock,
+        self, pipeline: Pipeline, settings: ServingSettings, *, answering: Answering, metrics: Metrics, clock: Clock
     ) -> None:
-        self._pipeline = pipeline
+        self._name = pipeline.name
         self._max_body_bytes = settings.max_body_bytes
-        self._log = log
-        self._follower = follower
-        self._metrics = metrics
+        self._answering = answering
         self._clock = clock
-        self._ids = PredictionIds(clock)
+        self._metrics = metrics
+        self._answered = metrics.requests.labels("answered")
         self._rows = RowParser(pipeline.contract, settings.max_rows)
+        self._predictions = reader(pipeline.contract)
         self._encode = msgspec.json.Encoder().encode
 
-    async def endpoint(self, request: Request) -> Response:
-        """The route."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
         started = time.perf_counter()
         outcome = "failed"
         try:
-            body = await read_body(request, self._max_body_bytes)
-            inline = len(body) <= INLINE_BYTES
-            content = self.answer(body) if inline else await asyncio.to_thread(self.answer, body)
+            content = await self._content(scope, receive)
+            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _length(content)]})
+            await send({"type": "http.response.body", "body": content})
             outcome = "answered"
-            return Response(content, media_type="application/json")
         except Problem as problem:
             outcome = problem.reason
-            return problem.response()
+            await problem.response()(scope, receive, send)
         except ClientDisconnect:
             outcome = "disconnected"
-            return Response(status_code=400)
         except Exception:
             logger.exception("a request failed")
-            return Problem(500, "internal_error", "the prediction failed; the service's log says why").response()
+            detail = "the prediction failed; the service's log says why"
+            await Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail).response()(scope, receive, send)
         finally:
-            self._metrics.requests.labels(outcome).inc()
+            (self._answered if outcome == "answered" else self._metrics.requests.labels(outcome)).inc()
             self._metrics.request_seconds.observe(time.perf_counter() - started)
 
-    def answer(self, body: bytes) -> bytes:
-        """The JSON answer to a request's body.
-
-        Raises:
-            Problem: the body is not usable, or there is no version yet.
-        """
-        served = self._follower.served  # once: a swap that happens meanwhile does not concern this request
-        now = self._clock()
+    async def _content(self, scope: Scope, receive: Receive) -> bytes:
+        length, demands = b"", False
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name in _DEMANDS:
+                demands = True
+        body = await receive_body(receive, length.decode("latin-1"), self._max_body_bytes)
+        requested_at = self._clock()
         rows = self._rows.parse(body)
-        columns = to_columns(self._pipeline.contract, "request", rows)
-        ids = self._ids.take(len(rows))
-        if served is None:
-            self._log.record(Answered(ids=ids, requested_at=now, columns=columns, outputs=None, model_version=None))
-            raise Problem(
-                503,
-                "no_version",
-                "nothing has been learned yet; the request was logged, ask again soon",
-                headers={"retry-after": "1"},
-                prediction_ids=ids,
-            )
-        outputs = self._outputs(served, columns)
-        self._log.record(
-            Answered(ids=ids, requested_at=now, columns=columns, outputs=outputs, model_version=served.number)
-        )
-        self._metrics.rows.inc(len(rows))
-        return self._encode(
-            Answer(
-                model_name=self._pipeline.name,
-                model_version=served.number,
-                trained_through=served.trained_through,
-                staleness_seconds=round(served.staleness(now), 6),
-                predictions=[Prediction(i, output) for i, output in zip(ids, outputs, strict=True)],
-            )
+        answer = self._answering.answer(rows, requested_at, wish(Headers(scope=scope)) if demands else ANY)
+        outcome = await (unless_gone(receive, answer) if self._answering.busy else answer)
+        return self._encode(self._answer(outcome))
+
+    def _answer(self, outcome: Outcome) -> Answer:
+        served = outcome.served
+        return Answer(
+            model_name=self._name,
+            model_version=served.number,
+            trained_through=served.trained_through,
+            staleness_seconds=round(outcome.staleness, 6),
+            predictions=self._predictions(outcome),
         )
 
-    def _outputs(self, served: Served, columns: dict[str, Any]) -> list[Any]:
-        outputs = self._pipeline.learner.predict(served.state, encode(self._pipeline.contract, columns))
-        if not bool(torch.isfinite(outputs).all()):
-            raise ValueError(f"version {served.number} gave an output that is not finite")
-        found: list[Any] = outputs.tolist()
-        return found
+
+async def unless_gone(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
+    """The answer, or its cancellation when the client goes away first.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
+    work, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise ClientDisconnect
+    finally:
+        for task in (work, gone):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _length(content: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", str(len(content)).encode()
+
+
+def reader(contract: Contract) -> Callable[[Outcome], list[Prediction]]:
+    """How outputs are read: as the contract's label says."""
+    match contract.label:
+        case BinaryLabel():
+            return _binary
+        case ClassLabel(classes=classes):
+            return lambda outcome: _classes(outcome, tuple(classes))
+        case _:
+            return lambda outcome: [Prediction(i, y, y) for i, y in zip(outcome.ids, outcome.outputs, strict=True)]
+
+
+def _binary(outcome: Outcome) -> list[Prediction]:
+    pairs = zip(outcome.ids, outcome.outputs, strict=True)
+    return [Prediction(i, p, True, p) if p >= 0.5 else Prediction(i, p, False, 1.0 - p) for i, p in pairs]
+
+
+def _classes(outcome: Outcome, classes: tuple[str, ...]) -> list[Prediction]:
+    found = []
+    for prediction_id, output in zip(outcome.ids, outcome.outputs, strict=True):
+        best = max(output)
+        found.append(Prediction(prediction_id, output, classes[output.index(best)], best))
+    return found

@@ -9,8 +9,8 @@ import threading
 
 from serving.clock import Clock
 
-_VARIANT = 0b10 << 62
-_VERSION = 7 << 12
+# The two highest bits of the tail's first digit are the variant, 0b10.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class PredictionIds:
@@ -27,12 +27,11 @@ class PredictionIds:
         with self._lock:
             first = max(microseconds * 4096 // 1000, self._last + 1)
             self._last = first + count - 1
-        tails = os.urandom(8 * count)
-        return [_uuid(first + i, int.from_bytes(tails[8 * i : 8 * i + 8])) for i in range(count)]
+        tails = os.urandom(8 * count).hex()
+        return [_uuid(first + i, tails[16 * i : 16 * i + 16]) for i in range(count)]
 
 
-def _uuid(tick: int, tail: int) -> str:
-    """`tick` counts 1/4096 of a millisecond since the epoch."""
-    high = (tick >> 12) << 16 | _VERSION | (tick & 0xFFF)
-    text = f"{high:016x}{_VARIANT | (tail >> 2):016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _uuid(tick: int, tail: str) -> str:
+    """`tick` counts 1/4096 of a millisecond since the epoch; `tail` is 16 random digits."""
+    time = f"{tick >> 12:012x}"
+    return f"{time[:8]}-{time[8:]}-7{tick & 0xFFF:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"

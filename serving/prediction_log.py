@@ -1,41 +1,27 @@
 """Writes what was answered to `P.predictions`, and never makes a request wait for it.
 
-A request hands over columns it already has; encoding and producing happen in the log's own thread. What does not
+A request hands over rows that it has parsed; encoding and producing happen in the log's own thread. What does not
 fit in the bound, and what the broker does not take in time, is dropped and counted: the log is best effort.
 """
 
+import contextlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
-import pyarrow as pa
-
 from serving.metrics import Metrics
+from serving.prediction_records import Answered, RecordEncoder
 from stream_trainer.contract import Contract
 from stream_trainer.kafka import librdkafka_options
 from stream_trainer.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_IDLE_SECONDS = 0.1
-_POLL_EVERY = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """One request's rows: the columns the model saw and what it said; version and outputs None without a model."""
-
-    ids: Sequence[str]
-    requested_at: datetime
-    columns: Mapping[str, pa.Array]
-    outputs: Sequence[Any] | None
-    model_version: int | None
+_TURN_SECONDS = 0.02
+_AT_ONCE = 500
 
 
 class PredictionSink(Protocol):
@@ -49,8 +35,8 @@ class PredictionSink(Protocol):
 class Producer(Protocol):
     """The part of confluent-kafka's producer that is used."""
 
-    def produce(self, topic: str, value: bytes, key: bytes, *, on_delivery: Callable[[Any, Any], None]) -> None:
-        """Queue one record; BufferError when the queue is full."""
+    def produce_batch(self, topic: str, messages: list[Any], *, on_delivery: Callable[[Any, Any], None]) -> int:
+        """Queue records of `key` and `value`; how many were taken: fewer when the queue is full."""
 
     def poll(self, timeout: float) -> int:
         """Serve delivery reports."""
@@ -71,13 +57,15 @@ class PredictionLog:
         *,
         max_rows: int,
     ) -> None:
-        self._contract = contract
+        self._encoder = RecordEncoder(contract)
         self._topic = topic
         self._producer = producer
         self._metrics = metrics
         self._max_rows = max_rows
         self._queue: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         self._waiting = 0
+        self._acknowledged = 0
+        self._undelivered = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
@@ -106,74 +94,66 @@ class PredictionLog:
         if self._thread.is_alive():
             self._thread.join(seconds)
         left = self._producer.flush(max(0.1, deadline - time.monotonic()))
+        self._count()
         if left or not self._queue.empty():
             self._metrics.log_dropped.labels("shutdown").inc(self._waiting)
             logger.warning("%d prediction records were not written before the end", self._waiting)
 
     def _run(self) -> None:
-        while not (self._stop.is_set() and self._queue.empty()):
-            try:
-                answered = self._queue.get(timeout=_IDLE_SECONDS)
-            except queue.Empty:
-                self._producer.poll(0)
-                continue
-            self._write(answered)
-            self._producer.poll(0)
+        # In turns rather than on each arrival: a thread that wakes for every request takes the interpreter from it.
+        while not self._stop.wait(_TURN_SECONDS):
+            self._write_waiting()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._write(self._queue.get_nowait())
+        self._serve()
 
     def _write(self, answered: Answered) -> None:
+        rows = len(answered.ids)
+        taken = 0
         try:
-            encoded = list(records(self._contract, answered))
+            messages = [{"key": key, "value": value} for key, value in self._encoder.records(answered)]
+            for start in range(0, rows, _AT_ONCE):
+                some = messages[start : start + _AT_ONCE]
+                taken += self._producer.produce_batch(self._topic, some, on_delivery=self._delivered)
+                self._serve()
         except Exception:
-            logger.exception("prediction records could not be encoded")
-            self._drop("failed", len(answered.ids))
+            logger.exception("prediction records could not be written")
+            self._drop("failed", rows - taken)
             return
-        for i, (key, value) in enumerate(encoded):
-            if i % _POLL_EVERY == 0:
-                self._producer.poll(0)
-            try:
-                self._producer.produce(self._topic, value, key, on_delivery=self._delivered)
-            except BufferError:
-                self._drop("queue_full", 1)
-            except Exception:
-                logger.exception("a prediction record was not taken")
-                self._drop("failed", 1)
+        self._drop("queue_full", rows - taken)
 
     def _delivered(self, error: Any, _: Any) -> None:
         if error is None:
-            self._metrics.log_sent.inc()
-            self._settle(1)
+            self._acknowledged += 1
         else:
-            self._drop("delivery", 1)
+            self._undelivered += 1
+
+    def _serve(self) -> None:
+        """Delivery reports arrive in here; they are counted once for many."""
+        self._producer.poll(0)
+        self._count()
+
+    def _count(self) -> None:
+        sent, self._acknowledged = self._acknowledged, 0
+        lost, self._undelivered = self._undelivered, 0
+        if sent:
+            self._metrics.log_sent.inc(sent)
+            self._settle(sent)
+        self._drop("delivery", lost)
 
     def _drop(self, reason: str, rows: int) -> None:
+        if not rows:
+            return
         self._metrics.log_dropped.labels(reason).inc(rows)
         self._settle(rows)
 
     def _settle(self, rows: int) -> None:
         with self._lock:
             self._waiting -= rows
-
-
-def records(contract: Contract, answered: Answered) -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of each row's record; see `docs/schemas/prediction.json`."""
-    values = {name: column.to_pylist() for name, column in answered.columns.items()}
-    names = [f.name for f in contract.features]
-    keys, times = values[contract.key], values[contract.event_time]
-    for i, prediction_id in enumerate(answered.ids):
-        record = {
-            "prediction_id": prediction_id,
-            "requested_at": answered.requested_at,
-            "segments": {name: values[name][i] for name in contract.segments},
-            "features": {name: values[name][i] for name in names},
-            "output": None if answered.outputs is None else answered.outputs[i],
-            "model_version": answered.model_version,
-            "role": "champion",
-        }
-        if keys[i] is not None:
-            record["key"] = keys[i]
-        if times[i] is not None:
-            record["event_time"] = times[i]
-        yield prediction_id.encode(), msgspec.json.encode(record)
 
 
 def kafka_producer(settings: Settings) -> Producer:

@@ -16,6 +16,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_log import PredictionLog, kafka_producer
+from serving.trial import make_trial
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
@@ -57,8 +58,25 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
     )
     source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
     store = open_store(settings, pipeline.name)
-    follower = Follower(pipeline, store, source, metrics, utc_now, poll_seconds=settings.serving.poll_seconds)
-    app = create_app(pipeline, settings, log=log, follower=follower, metrics=metrics, store=store)
+    follower = Follower(
+        pipeline,
+        store,
+        source,
+        metrics,
+        utc_now,
+        poll_seconds=settings.serving.poll_seconds,
+        versions_loaded=settings.serving.versions_loaded,
+    )
+    trial = make_trial(pipeline, settings, metrics, utc_now)
+    app = create_app(
+        pipeline,
+        settings,
+        log=log,
+        follower=follower,
+        metrics=metrics,
+        store=store,
+        challenger=lambda: trial.challenger,
+    )
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -70,9 +88,11 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
     )
     log.start()
     follower.start()
+    trial.start()
     try:
         Server(config, lambda: _say(pipeline, settings, listener)).run(sockets=[listener])
     finally:
+        trial.stop()
         follower.stop()
         log.close()
         listener.close()

@@ -44,7 +44,7 @@ def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lin
     """
     ordered = _in_log_order(rows)
     good = ordered.filter(pc.is_null(ordered.column("_reason")))
-    batch = _batch(pipeline, good)
+    batch = to_batch(pipeline, good)
     lineage, loss = _test(pipeline, lineage, batch)
     if rows.num_rows:
         lineage = _train(pipeline, lineage, cut.ranges, good, batch, seen=rows.num_rows, loss=loss)
@@ -61,7 +61,8 @@ def _in_log_order(rows: pa.Table) -> pa.Table:
     return rows.sort_by(order).combine_chunks()
 
 
-def _batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
+def to_batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
+    """Decoded rows, all of them good, as what a learner takes."""
     columns = {f.name: rows.column(f.name).combine_chunks() for f in pipeline.contract.features}
     labels = rows.column(pipeline.contract.label.name).to_numpy()
     return Batch(features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()))
@@ -75,8 +76,8 @@ def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, 
         outputs = pipeline.learner.predict(lineage.state, batch.features)
     else:
         outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
-    loss = lineage.prequential.loss(outputs, batch.labels)
-    return replace(lineage, prequential=lineage.prequential.score(outputs, batch.labels)), loss
+    prequential, loss = lineage.prequential.score(outputs, batch.labels)
+    return replace(lineage, prequential=prequential), loss
 
 
 def _train(

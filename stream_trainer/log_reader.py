@@ -182,8 +182,8 @@ class LogReader:
         for topic, partitions in ranges.items():
             found = self._topics.get(topic)
             if found is None or time.monotonic() - found.asked > _CHECKED_SECONDS:
-                there = frozenset(self._admin.partitions(topic))
-                found = self._topics[topic] = _Topic(self._admin.topic_id(topic), there, time.monotonic())
+                topic_id, there = self._admin.topic(topic)
+                found = self._topics[topic] = _Topic(topic_id, frozenset(there), time.monotonic())
             wanted = topic_ids.get(topic, found.topic_id)
             if found.topic_id != wanted:
                 named = ", ".join(f"{topic}[{p}] {s} to {e - 1}" for p, (s, e) in partitions.items() if s < e)

@@ -84,10 +84,8 @@ def commit(context: Context, lineage: Lineage) -> Lineage:
     Raises:
         Fenced, InputLost, Retryable: see `errors`.
     """
-    newest = (
-        lineage.pending.cuts[-1] if lineage.pending.cuts else {}
-    )  # those before it were checked when they were read
-    topic_ids = context.source.check(offsets.starts(newest))  # 8. right before the manifest
+    newest = lineage.pending.cuts[-1] if lineage.pending.cuts else {}
+    topic_ids = context.source.check(offsets.starts(newest))  # 8. right before the manifest; older cuts were checked
     crashpoint("microbatch.checked")
     version = _write(context, lineage, topic_ids)  # 9. THE commit
     crashpoint("microbatch.committed")
@@ -144,11 +142,10 @@ def alerts_of(store: ModelStore, version: Version) -> list[TrainerAlert]:
 
 
 def _still_newest(context: Context, version: Version) -> None:
-    highest = context.store.highest()
-    if highest > version.number:
+    if context.store.has(version.number + 1):
         raise Fenced(
             f"version {version.number} of {context.store.describe()} was committed, but another trainer has gone on to "
-            f"{highest} since: this one stops and announces nothing; check that only one runs"
+            f"{context.store.highest()} since: this one stops and announces nothing; check that only one runs"
         )
 
 

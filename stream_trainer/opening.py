@@ -62,7 +62,9 @@ def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offse
     store, pipeline = context.store, context.pipeline
     head = store.head()
     number = store.highest() + 1
-    damaged = _damaged(store, head, number)
+    damaged = store.damaged_after(head.number if head is not None else 0)
+    for why in damaged.values():
+        logger.warning("%s; its records are learned again", why)
     stands = head.manifest.next_offsets if head is not None else {}
     planned, first_cut = _planned(store, damaged, number, stands)
     if head is not None:
@@ -89,17 +91,6 @@ def _asked(store: ModelStore, number: int) -> Version:
         return store.verify(number)
     except (Corrupt, NoVersion) as error:
         raise UsageError(f"--from {number}: {error}; `stream-trainer models verify` tells which can be used") from error
-
-
-def _damaged(store: ModelStore, head: Version | None, number: int) -> dict[int, str]:
-    found = {}
-    for candidate in range(head.number + 1 if head else 1, number):
-        try:
-            store.verify(candidate)
-        except (Corrupt, NoVersion) as error:
-            logger.warning("%s; its records are learned again", error)
-            found[candidate] = str(error)
-    return found
 
 
 def _planned(store: ModelStore, damaged: dict[int, str], number: int, position: Offsets) -> tuple[list[Ranges], int]:

@@ -64,10 +64,15 @@ class Prequential:
             last=float("nan"),
         )
 
-    def score(self, outputs: Tensor, labels: Tensor) -> "Prequential":
-        """Add a block: `outputs` as a learner predicts them, labels float64 `[rows]`, in log order."""
+    def score(self, outputs: Tensor, labels: Tensor) -> "tuple[Prequential, float]":
+        """With a block added, and the model's mean loss over the block; itself and 0 for an empty one.
+
+        Args:
+            outputs: as a learner predicts them.
+            labels: float64 `[rows]`, in log order.
+        """
         if not len(labels):
-            return self
+            return self, 0.0
         y = self._labels(labels)
         scores = self._scores(outputs, labels)
         agreed = self.agreed
@@ -77,7 +82,7 @@ class Prequential:
             counts = self.counts + np.array([len(y), y.sum()])
         else:
             counts = self.counts + np.bincount(y.astype(np.int64), minlength=len(self.counts))
-        return replace(
+        after = replace(
             self,
             rows=np.concatenate([self.rows, scores.astype(np.float32)])[-WINDOW:],
             sums=self.sums + scores.sum(0),
@@ -86,10 +91,7 @@ class Prequential:
             agreed=agreed,
             last=float(y[-1]),
         )
-
-    def loss(self, outputs: Tensor, labels: Tensor) -> float:
-        """The model's mean loss over a block; 0 for an empty one."""
-        return float(self._scores(outputs, labels)[:, 0].mean()) if len(labels) else 0.0
+        return after, float(scores[:, 0].mean())
 
     def _scores(self, outputs: Tensor, labels: Tensor) -> Floats:
         of_task = self._numbers if self.task == "regression" else self._classes

@@ -132,27 +132,36 @@ def feature_arrow_type(feature: Feature) -> pa.DataType:
             return pa.list_(pa.float64())
 
 
-def arrow_fields(contract: Contract, kind: Kind) -> list[pa.Field]:
+@lru_cache(maxsize=64)
+def arrow_fields(contract: Contract, kind: Kind) -> tuple[pa.Field, ...]:
     """The contract's columns: features, plain segments, key, event time and, for examples, the label (a number)."""
     fields = [pa.field(f.name, feature_arrow_type(f)) for f in contract.features]
     fields += [pa.field(s, pa.string()) for s in contract.extra_segments]
     fields += [pa.field(contract.key, pa.string()), pa.field(contract.event_time, TIMESTAMP)]
     if kind == "example":
         fields.append(pa.field(contract.label.name, pa.float64()))
-    return fields
+    return tuple(fields)
 
 
-def to_columns(contract: Contract, kind: Kind, rows: Sequence[Any]) -> dict[str, pa.Array]:
+def key_text(value: Any) -> str | None:
+    """A parsed key as the text it is stored as."""
+    return None if value is None else str(value)
+
+
+def to_columns(contract: Contract, kind: Kind, rows: Sequence[msgspec.Struct]) -> dict[str, pa.Array]:
     """Parsed structs as Arrow columns, one per field of `arrow_fields`, each as long as `rows`."""
+    fields = arrow_fields(contract, kind)
+    by_field: Sequence[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(
+        fields
+    )
     columns: dict[str, pa.Array] = {}
-    for i, field in enumerate(arrow_fields(contract, kind)):
-        attribute = f"f{i}"
-        values: list[Any] = [getattr(row, attribute) for row in rows]
+    for field, values in zip(fields, by_field, strict=False):  # an example's reserved fields come after these
+        converted: Sequence[Any] = values
         if field.name == contract.key:
-            values = [None if v is None else str(v) for v in values]
+            converted = [key_text(v) for v in values]
         elif field.name == contract.event_time:
-            values = [None if v is None else as_datetime(v) for v in values]
+            converted = [None if v is None else as_datetime(v) for v in values]
         elif kind == "example" and field.name == contract.label.name:
-            values = label_numbers(contract.label, values)
-        columns[field.name] = pa.array(values, field.type)
+            converted = label_numbers(contract.label, values)
+        columns[field.name] = pa.array(converted, field.type)
     return columns

@@ -105,6 +105,23 @@ class ServingSettings(Section):
     max_rows: int = Field(default=10_000, ge=1)
     profile: Literal["development", "production"] = "development"
     prediction_queue: int = Field(default=100_000, ge=1, description="records that may wait for Kafka before drops")
+    batch_rows: int = Field(default=1_024, ge=1, description="rows that share a forward pass")
+    queue_rows: int = Field(default=50_000, ge=1, description="rows that may wait for one before requests are refused")
+    queue_requests: int = Field(default=2_000, ge=1, description="and requests")
+    answer_seconds: float = Field(default=5.0, gt=0, description="a request waits at most so long for its outputs")
+    min_version_wait_seconds: float = Field(default=2.0, ge=0, description="X-Min-Model-Version waits at most so long")
+    versions_loaded: int = Field(
+        default=3, ge=1, description="versions that answer by number, the serving one included"
+    )
+
+
+class TrialSettings(Section):
+    """How a challenger is compared with the champion: see `docs/trials.md`."""
+
+    alpha: float = Field(default=0.01, gt=0, lt=1, description="probability of promoting one that is no better")
+    margin: float = Field(default=0.0, ge=0, lt=1, description="how much better it must be, in units of the score")
+    max_rows: int = Field(default=100_000, ge=1, description="labelled rows after which it is withdrawn as no better")
+    rows_per_second: float = Field(default=1_000.0, gt=0, description="the trial predicts at most so many")
 
 
 class MonitorSettings(Section):
@@ -145,6 +162,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     trainer: TrainerSettings = TrainerSettings()
     serving: ServingSettings = ServingSettings()
+    trial: TrialSettings = TrialSettings()
     monitor: MonitorSettings = MonitorSettings()
 
     @classmethod

@@ -15,14 +15,13 @@ import msgspec
 import typer
 
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json
-from stream_trainer.errors import BrokerUnavailable, Corrupt, NoVersion, StoreDamaged, UsageError
+from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged, UsageError
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, Version, open_store
 from stream_trainer.store.aliases import CHAMPION, Alias, Entry, champion_of
-from stream_trainer.topics import Topics
 
-_TRIES = 5
+TRIES = 5
 
 # Settings that name a broker which runs already, None when there is none; set by the front door.
 reachable: Callable[[Settings], Settings | None] = lambda settings: (  # noqa: E731
@@ -56,8 +55,8 @@ def promote(
     With promotion auto it is held (until `models release`), unless it is the newest one that passed its gates anyway;
     with manual and gated it is not, unless --hold: the trainer may then promote another.
     """
-    store = _store(pipeline)
-    _usable(store, version)
+    store = store_of(pipeline)
+    usable(store, version)
 
     def decide(alias: Alias | None) -> Alias:
         follows = _mode_of(alias) != "auto" or version == store.newest_passed()
@@ -71,9 +70,9 @@ def rollback(pipeline: PipelineAddress, version: Older = None, reason: Reason = 
 
     Only what serves moves: the trainer goes on learning from its newest version.
     """
-    store = _store(pipeline)
+    store = store_of(pipeline)
     if version is not None:
-        _usable(store, version)
+        usable(store, version)
 
     def decide(alias: Alias | None) -> Alias:
         chosen = version if version is not None else _before(store, alias)
@@ -84,16 +83,16 @@ def rollback(pipeline: PipelineAddress, version: Older = None, reason: Reason = 
 
 def pin(pipeline: PipelineAddress, version: Number, reason: Reason = "", as_json: AsJson = False) -> None:
     """Serve a version and hold it until `models release`, whatever is committed."""
-    store = _store(pipeline)
-    _usable(store, version)
+    store = store_of(pipeline)
+    usable(store, version)
     decided = _append(store, lambda alias: _said(version, alias, reason or "pinned", hold=True))
     _report(store, decided, as_json)
 
 
 def release(pipeline: PipelineAddress, reason: Reason = "", as_json: AsJson = False) -> None:
     """End a hold: versions become champion again as the trainer's promotion mode says."""
-    store = _store(pipeline)
-    _, alias = _newest(store)
+    store = store_of(pipeline)
+    _, alias = newest_entry(store)
     if alias is None or not alias.hold:
         raise UsageError(f"{store.describe()}: nothing is held, so there is nothing to release")
 
@@ -119,11 +118,12 @@ def add_to(app: typer.Typer) -> None:
         app.command(command.__name__, epilog=_EXAMPLE.format(command.__name__, arguments))(command)
 
 
-def _store(address: str) -> ModelStore:
+def store_of(address: str) -> ModelStore:
+    """The store of the pipeline at an address."""
     return open_store(Settings(), load_pipeline(address).name)
 
 
-def _usable(store: ModelStore, number: int) -> Version:
+def usable(store: ModelStore, number: int) -> Version:
     """The version, after making sure that it may be served.
 
     Raises:
@@ -153,14 +153,14 @@ def _before(store: ModelStore, alias: Alias | None) -> int:
         if number is None:
             break
         try:
-            return _usable(store, number).number
+            return usable(store, number).number
         except (UsageError, StoreDamaged):
             continue
     raise UsageError(f"{store.describe()} has no usable version before its champion: nothing to roll back to")
 
 
-def _newest(store: ModelStore) -> Entry:
-    """The newest entry; a damaged one is passed over with a warning: it must not keep a person from deciding."""
+def newest_entry(store: ModelStore) -> Entry:
+    """The newest entry of the champion; a damaged one is passed over with a warning: it must not keep a person from deciding."""
     number = store.aliases.newest_number(CHAMPION)
     for older in range(number, 0, -1):
         try:
@@ -172,8 +172,8 @@ def _newest(store: ModelStore) -> Entry:
 
 def _append(store: ModelStore, decide: Callable[[Alias | None], Alias]) -> Decided:
     """Decide on the newest entry, again when somebody else was faster."""
-    for _ in range(_TRIES):
-        number, alias = _newest(store)
+    for _ in range(TRIES):
+        number, alias = newest_entry(store)
         wanted = decide(alias)
         appended = store.set_alias(CHAMPION, wanted, number)
         if appended is not None:
@@ -182,14 +182,15 @@ def _append(store: ModelStore, decide: Callable[[Alias | None], Alias]) -> Decid
 
 
 def _said(version: int | None, alias: Alias | None, reason: str, *, hold: bool) -> Alias:
-    return Alias(version=version, reason=reason, by=_who(), at=datetime.now(UTC), hold=hold, promotion=_mode_of(alias))
+    return Alias(version=version, reason=reason, by=who(), at=datetime.now(UTC), hold=hold, promotion=_mode_of(alias))
 
 
 def _mode_of(alias: Alias | None) -> Any:
     return alias.promotion if alias is not None else "auto"
 
 
-def _who() -> str:
+def who() -> str:
+    """The person who runs this command, and where."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -199,7 +200,7 @@ def _who() -> str:
 
 def _report(store: ModelStore, decided: Decided, as_json: bool) -> None:
     champion = store.champion_by(decided.alias)
-    problem = _announce(store.pipeline, champion, decided.number) if champion is not None else None
+    problem = tell(store.pipeline, CHAMPION, champion, decided.number) if champion is not None else None
     if as_json:
         print_json(
             {
@@ -228,26 +229,11 @@ def _until(alias: Alias) -> str:
     }[alias.promotion]
 
 
-def _announce(pipeline: str, champion: Version, number: int) -> str | None:
+def tell(pipeline: str, alias: str, version: Version | None, entry: int) -> str | None:
     """Tell those who follow `P.models`; why that was not possible, None when it was. Never starts a broker."""
     settings = reachable(Settings())
     if settings is None:
         return "no Kafka is configured and the local one does not run"
-    from stream_trainer.kafka import Admin, ControlProducer  # noqa: PLC0415 - a second, for those who need it
-    from stream_trainer.outbox import announcement  # noqa: PLC0415
+    from stream_trainer.announcing import announce  # noqa: PLC0415 - a second, for those who need it
 
-    topic = Topics(pipeline).models
-    manifest = champion.manifest
-    try:
-        with Admin(settings.kafka) as admin:
-            admin.require([topic])
-        producer = ControlProducer(settings.kafka)
-        try:
-            covered = manifest.covered_at or manifest.created_at
-            value = announcement(champion, covered, datetime.now(UTC), alias=number)
-            producer.send(topic, [(CHAMPION, value)])
-        finally:
-            producer.close()
-    except (BrokerUnavailable, UsageError) as error:
-        return str(error)
-    return None
+    return announce(settings.kafka, pipeline, alias, version, entry, datetime.now(UTC))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from stream_trainer.commands import champion
+from stream_trainer.commands import challenger, champion
 from stream_trainer.commands.garbage import gc
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
 from stream_trainer.errors import Corrupt, NoVersion
@@ -15,6 +15,7 @@ from stream_trainer.store import ModelStore, Version, open_store
 
 app = typer.Typer(no_args_is_help=True, help="Look at the versions of a pipeline, and decide which one serves.")
 champion.add_to(app)
+challenger.add_to(app)
 app.command("gc", epilog="Example: stream-trainer models gc examples.flights.pipeline:pipeline --dry-run")(gc)
 
 Number = Annotated[int | None, typer.Argument(metavar="VERSION", help="A version's number; the newest without.")]
@@ -24,9 +25,9 @@ def _store(address: str) -> ModelStore:
     return open_store(Settings(), load_pipeline(address).name)
 
 
-def _described(version: Version) -> dict[str, Any]:
+def _described(version: Version, roles: dict[int, str]) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(version.manifest, str_keys=True)
-    return {**fields, "manifest_sha256": version.sha256}
+    return {**fields, "manifest_sha256": version.sha256, "role": roles.get(version.number)}
 
 
 @app.command("list", epilog="Example: stream-trainer models list examples.flights.pipeline:pipeline --last 5")
@@ -35,7 +36,7 @@ def list_versions(
     last: Annotated[int, typer.Option(help="Only the newest so many; 0 for all.", min=0)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List versions, oldest first; with --json one object a version with the manifest's fields, all of them."""
+    """List versions, oldest first; with --json one object a version with the manifest's fields and its role, all of them."""
     store = _store(pipeline)
     numbers = store.numbers()
     versions = []
@@ -44,8 +45,9 @@ def list_versions(
             versions.append(store.read(number))
         except (Corrupt, NoVersion) as error:
             typer.echo(f"version {number}: {error}", err=True)
+    roles = challenger.roles(store)
     if as_json:
-        print_json([_described(v) for v in versions])
+        print_json([_described(v, roles) for v in versions])
         return
     if not numbers:
         typer.echo(f"{store.describe()} has no versions yet: `stream-trainer train {pipeline}` makes them")
@@ -60,21 +62,24 @@ def list_versions(
             f"{v.manifest.trained_through:%Y-%m-%d %H:%M}" if v.manifest.trained_through else None,
             *(f"{x:.3f}" for x in v.manifest.metrics.values() if isinstance(x, float)),
             "" if v.manifest.passed else "failed",
+            roles.get(v.number),
         )
         for v in versions
     ]
     scores = [name.replace("_", " ") for name, x in versions[-1].manifest.metrics.items() if isinstance(x, float)]
-    print_table(("version", "created", "trained", "rejected", "total", "trained through", *scores, "gates"), rows)
+    print_table(
+        ("version", "created", "trained", "rejected", "total", "trained through", *scores, "gates", "role"), rows
+    )
 
 
 @app.command("show", epilog="Example: stream-trainer models show examples.flights.pipeline:pipeline 42")
 def show(pipeline: PipelineAddress, version: Number = None, as_json: AsJson = False) -> None:
-    """Show the manifest of a version: what it has learned from, and how it was made."""
+    """Show the manifest of a version and its role: what it has learned from, and how it was made."""
     store = _store(pipeline)
     number = version if version is not None else store.highest()
     if number == 0:
         raise NoVersion(f"{store.describe()} has no versions yet")
-    found = _described(store.read(number))
+    found = _described(store.read(number), challenger.roles(store))
     if as_json:
         print_json(found)
     else:

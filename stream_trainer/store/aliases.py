@@ -1,7 +1,6 @@
 """Aliases: which version is the champion, said by numbered entries of which the highest counts.
 
-An entry is put if absent under the number after the one it was based on, so of two who decide at the same time one
-learns that the other was faster.
+How entries are numbered and appended is `entries.Entries`'s; the alias `challenger` says more: `challenges`.
 """
 
 from collections.abc import Callable
@@ -11,12 +10,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from stream_trainer.errors import Corrupt
-from stream_trainer.store import manifest as manifests
-from stream_trainer.store.storage import Storage
+from stream_trainer.store.entries import Entries
 
 Promotion = Literal["auto", "manual", "gated"]
 CHAMPION = "champion"
-MAX_BYTES = 64 * 2**10
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,16 +55,14 @@ def champion_of(alias: Alias | None, newest_passed: Callable[[], int | None]) ->
 
 
 class Aliases:
-    """The aliases of one pipeline in one storage."""
+    """The aliases of one pipeline in one storage, but for `challenger`."""
 
-    def __init__(self, storage: Storage, folder: str) -> None:
-        self._storage = storage
-        self._folder = folder
-        self._seen: dict[str, int] = {}
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
 
     def names(self) -> list[str]:
-        """The aliases that have entries."""
-        return self._storage.names(self._folder)
+        """The aliases that have entries, `challenger` included."""
+        return self._entries.names()
 
     def newest(self, name: str) -> Entry:
         """The newest entry.
@@ -80,14 +75,7 @@ class Aliases:
 
     def newest_number(self, name: str) -> int:
         """The highest number there is; 0 for none. Only the first call lists them all."""
-        at = self._seen.get(name, 0)
-        if not at or not self._has(name, at):
-            listed = (n.removesuffix(".json") for n in self._storage.names(f"{self._folder}/{name}"))
-            at = max((int(n) for n in listed if n.isascii() and n.isdigit()), default=0)
-        while at and self._has(name, at + 1):
-            at += 1
-        self._seen[name] = at
-        return at
+        return self._entries.newest(name)
 
     def read(self, name: str, number: int) -> Alias:
         """One entry.
@@ -95,24 +83,15 @@ class Aliases:
         Raises:
             Corrupt: it does not parse, or names no version although it must.
         """
-        where = self._path(name, number)
+        where = self._entries.describe(name, number)
         try:
-            alias = msgspec.json.decode(self._storage.get(where, limit=MAX_BYTES), type=Alias)
+            alias = msgspec.json.decode(self._entries.get(name, number), type=Alias)
         except (msgspec.MsgspecError, ValueError, RecursionError, FileNotFoundError) as error:
-            raise Corrupt(f"{self._storage.url}/{where} is not an alias: {error}") from error
+            raise Corrupt(f"{where} is not an alias: {error}") from error
         if alias.version is None and (alias.hold or alias.promotion == "auto"):
-            raise Corrupt(f"{self._storage.url}/{where} is not an alias: it has to name a version")
+            raise Corrupt(f"{where} is not an alias: it has to name a version")
         return alias
 
     def append(self, name: str, alias: Alias, based_on: int) -> int | None:
         """See `ModelStore.set_alias`."""
-        path, data = self._path(name, based_on + 1), manifests.canonical_json(alias)
-        if self._storage.put_if_absent(path, data) or self._storage.get(path) == data:
-            return based_on + 1
-        return None
-
-    def _has(self, name: str, number: int) -> bool:
-        return self._storage.exists(self._path(name, number))
-
-    def _path(self, name: str, number: int) -> str:
-        return f"{self._folder}/{name}/{number}.json"
+        return self._entries.append(name, alias, based_on)

@@ -5,6 +5,7 @@ from functools import partial
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store.aliases import CHAMPION, champion_of
+from stream_trainer.store.challenges import CHALLENGER
 from stream_trainer.store.store import ModelStore
 
 _NEWEST = 2
@@ -14,7 +15,7 @@ def protected(store: ModelStore, head: int | None = None) -> frozenset[int]:
     """The versions whose data is never deleted, whatever the settings say.
 
     These are the head and the newest older version that could take its place, the two highest numbers, the champion
-    by the rule, and what the newest entry of every alias names.
+    by the rule, and what the newest entry of every alias, the challenger's included, names.
 
     Args:
         store: of which pipeline.
@@ -34,8 +35,8 @@ def protected(store: ModelStore, head: int | None = None) -> frozenset[int]:
 
 
 def _named(store: ModelStore, highest: int) -> set[int]:
-    needed: set[int | None] = set()
-    for name in {CHAMPION, *store.aliases.names()}:
+    needed: set[int | None] = {store.challenges.newest().version}
+    for name in {CHAMPION, *store.aliases.names()} - {CHALLENGER}:
         alias = store.alias(name)
         needed.add(alias.version if alias is not None else None)
         if name == CHAMPION:

@@ -18,6 +18,8 @@ from stream_trainer.store import chain
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
 from stream_trainer.store.chain import Version
+from stream_trainer.store.challenges import Challenges
+from stream_trainer.store.entries import Entries
 from stream_trainer.store.manifest import FileEntry, Manifest
 from stream_trainer.store.numbers import Numbers
 from stream_trainer.store.signing import Signing
@@ -58,7 +60,9 @@ class ModelStore:
         self.storage = storage
         self._signing = signing or Signing()
         self.pipeline = pipeline
-        self.aliases = Aliases(storage, f"{pipeline}/aliases")
+        entries = Entries(storage, f"{pipeline}/aliases")
+        self.aliases = Aliases(entries)
+        self.challenges = Challenges(entries)
         self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
         self._failed: set[int] = set()
         self._durable = 0
@@ -73,6 +77,10 @@ class ModelStore:
         It costs the same however many versions there are, as long as `CURRENT` is right.
         """
         return self._numbers.highest(self._hint())
+
+    def has(self, number: int) -> bool:
+        """Whether there is a manifest of this number, damaged or not: one look."""
+        return self._numbers.has(number)
 
     def numbers(self) -> list[int]:
         """Every number up to the highest that has a folder, ascending: one listing, however many there are.
@@ -199,15 +207,13 @@ class ModelStore:
         return None
 
     def damaged_after(self, head: int) -> dict[int, str]:
-        """The numbers above a version that have a manifest and do not verify, each with what is wrong, ascending."""
+        """The numbers above a version up to the highest that do not verify, each with what is wrong, ascending."""
         found: dict[int, str] = {}
         for number in range(head + 1, self.highest() + 1):
             try:
                 self.verify(number)
-            except Corrupt as error:
+            except (Corrupt, NoVersion) as error:
                 found[number] = str(error)
-            except NoVersion:
-                continue
         return found
 
     def champion(self) -> Version | None:

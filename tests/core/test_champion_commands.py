@@ -190,8 +190,8 @@ def test_serving_is_told_when_a_broker_is_there(store: ModelStore, monkeypatch: 
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr("stream_trainer.kafka.Admin", Admin)
-    monkeypatch.setattr("stream_trainer.kafka.ControlProducer", Producer)
+    monkeypatch.setattr("stream_trainer.announcing.Admin", Admin)
+    monkeypatch.setattr("stream_trainer.announcing.ControlProducer", Producer)
     monkeypatch.setattr(champion, "reachable", lambda settings: settings)
     assert run("rollback")["announced"] is True
     ((topic, key, value),) = sent

@@ -20,7 +20,7 @@ def tensor(values: Any) -> torch.Tensor:
 def binary(*blocks: tuple[list[float], list[int]]) -> Prequential:
     found = Prequential.fresh("binary", 1)
     for forecast, labels in blocks:
-        found = found.score(torch.tensor(forecast), tensor(labels))
+        found = found.score(torch.tensor(forecast), tensor(labels))[0]
     return found
 
 
@@ -91,7 +91,7 @@ def test_a_block_longer_than_the_window_keeps_its_newest_rows() -> None:
 def test_classes_are_scored_by_the_probability_of_the_true_one() -> None:
     fresh = Prequential.fresh("multiclass", 3)
     p = [[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]
-    found = fresh.score(torch.tensor(p), tensor([0, 1])).metrics()
+    found = fresh.score(torch.tensor(p), tensor([0, 1]))[0].metrics()
     assert found["log_loss"] == pytest.approx(-(math.log(0.7) + math.log(0.2)) / 2, rel=1e-6)
     assert found["accuracy"] == 0.5
     assert found["majority"]["log_loss"] == pytest.approx(math.log(3))
@@ -100,14 +100,14 @@ def test_classes_are_scored_by_the_probability_of_the_true_one() -> None:
 
 def test_no_change_shares_the_rest_among_the_other_classes() -> None:
     thirds = torch.full((1, 3), 1 / 3)
-    first = Prequential.fresh("multiclass", 3).score(thirds, tensor([2]))
-    found = first.score(thirds, tensor([0]))
+    first = Prequential.fresh("multiclass", 3).score(thirds, tensor([2]))[0]
+    found = first.score(thirds, tensor([0]))[0]
     assert found.rows[1, 2] == pytest.approx(-math.log(0.25))
 
 
 def test_numbers_are_scored_by_squared_and_absolute_error() -> None:
-    found = Prequential.fresh("regression", 1).score(torch.tensor([1.0, 2.0]), tensor([2.0, 6.0]))
-    found = found.score(torch.tensor([5.0]), tensor([7.0]))
+    found = Prequential.fresh("regression", 1).score(torch.tensor([1.0, 2.0]), tensor([2.0, 6.0]))[0]
+    found = found.score(torch.tensor([5.0]), tensor([7.0]))[0]
     metrics = found.metrics()
     assert (metrics["mse"], metrics["mae"]) == (pytest.approx((1 + 16 + 4) / 3), pytest.approx(7 / 3))
     assert metrics["no_change"]["mse"] == pytest.approx((4 + 36 + 1) / 3)
@@ -119,16 +119,16 @@ def test_scoring_leaves_the_given_value_alone_and_no_rows_change_nothing() -> No
     kept = {k: t.clone() for k, t in before.tensors().items()}
     before.score(torch.tensor([0.1]), tensor([0]))
     assert all(torch.equal(kept[k], t) for k, t in before.tensors().items())
-    assert before.score(torch.zeros(0), tensor([])) is before
+    assert before.score(torch.zeros(0), tensor([]))[0] is before
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("binary", 1), ("multiclass", 3), ("regression", 1)])
 @pytest.mark.parametrize("rows", [0, 4])
 def test_the_value_survives_being_stored(task: Any, outputs: int, rows: int) -> None:
-    found = Prequential.fresh(task, outputs).score(uniform(task, outputs, rows), tensor([1.0] * rows))
+    found = Prequential.fresh(task, outputs).score(uniform(task, outputs, rows), tensor([1.0] * rows))[0]
     again = Prequential.from_tensors(task, found.tensors())
     assert again.metrics() == found.metrics()
-    following = [p.score(uniform(task, outputs, 2), tensor([0.0, 1.0])) for p in (found, again)]
+    following = [p.score(uniform(task, outputs, 2), tensor([0.0, 1.0]))[0] for p in (found, again)]
     assert following[0].tensors()["rows"].numpy().tobytes() == following[1].tensors()["rows"].numpy().tobytes()
     assert following[0].metrics() == following[1].metrics()
 
@@ -150,8 +150,8 @@ def test_blocks_may_be_cut_anywhere_for_the_models_own_score() -> None:
 
 def test_one_absurd_number_does_not_blind_what_comes_after() -> None:
     before = Prequential.fresh("regression", 1)
-    absurd = before.score(torch.zeros(3), torch.tensor([1.0, 1e160, 1.0], dtype=torch.float64))
-    assert absurd.loss(torch.zeros(2), torch.ones(2, dtype=torch.float64)) == 1.0
-    after = absurd.score(torch.zeros(2), torch.ones(2, dtype=torch.float64))
+    absurd = before.score(torch.zeros(3), torch.tensor([1.0, 1e160, 1.0], dtype=torch.float64))[0]
+    after, loss = absurd.score(torch.zeros(2), torch.ones(2, dtype=torch.float64))
+    assert loss == 1.0
     assert np.isfinite(after.sums).all()
     assert np.isfinite(after.rows).all()

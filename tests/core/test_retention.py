@@ -11,6 +11,7 @@ from stream_trainer.errors import Corrupt
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store import ModelStore, Rows, garbage, retention
 from stream_trainer.store.aliases import Alias
+from stream_trainer.store.challenges import Challenge
 from stream_trainer.store.manifest import Verdict
 from stream_trainer.store.storage import LocalStorage
 from tests.serving.fixtures import NOW, PIPELINE, commit_version, learned_state
@@ -86,6 +87,40 @@ def test_what_is_protected_is_the_head_its_understudy_the_newest_two_and_the_cha
     store.set_alias("champion", Alias(version=2, reason="", by="me", at=NOW, hold=True), 0)
     store.set_alias("holdout", Alias(version=3, reason="", by="me", at=NOW, hold=True), 0)
     assert retention.protected(store) == {9, 8, 7, 5, 2, 3}
+
+
+def challenged(store: ModelStore, version: int | None) -> None:
+    challenge = Challenge(version=version, reason="", by="me", at=NOW)
+    assert store.challenges.append(challenge, store.challenges.newest_number()) is not None
+
+
+def test_a_challenger_keeps_its_data_until_it_is_withdrawn(store: ModelStore) -> None:
+    committed(store, 2, SETTINGS)
+    challenged(store, 2)
+    committed(store, 8, SETTINGS)
+    assert kept(store) == [2, 4, 8, 9, 10]
+    assert 2 in retention.protected(store)
+    assert collected(store, SETTINGS).versions == {}
+    challenged(store, None)
+    assert 2 not in retention.protected(store)
+    assert list(collected(store, SETTINGS).versions) == [2]
+
+
+def test_gc_spares_a_challenger_that_was_named_between_finding_and_deleting(store: ModelStore) -> None:
+    committed(store, 9, StoreSettings(keep_versions=0))
+    found = garbage.find(store, SETTINGS, older_than=datetime.now(UTC))
+    challenged(store, 3)
+    garbage.collect(store, found)
+    assert kept(store) == [3, 4, 7, 8, 9]
+
+
+def test_nothing_is_deleted_while_nobody_can_tell_who_challenges(store: ModelStore) -> None:
+    committed(store, 9, StoreSettings(keep_versions=0))
+    store.storage.put(f"{PIPELINE.name}/aliases/challenger/1.json", b"{")
+    with pytest.raises(Corrupt, match="not a challenger"):
+        garbage.find(store, SETTINGS, older_than=datetime.now(UTC))
+    committed(store, 1, SETTINGS)
+    assert kept(store) == list(range(1, 11))
 
 
 def test_what_was_lost_by_accident_is_damage_not_retention(store: ModelStore) -> None:

@@ -19,6 +19,7 @@ from stream_trainer.errors import Corrupt
 from stream_trainer.outbox import announcement, rejected_key, rejected_value
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import Alias
+from stream_trainer.store.challenges import Challenge
 from stream_trainer.store.manifest import Manifest
 from stream_trainer.store.store import Intent
 from tests.core.test_decode import POISON, table
@@ -147,6 +148,40 @@ def test_an_alias_without_a_version_fits_where_the_store_can_read_it(
     if promotion is not None:  # JSON Schema's `const` says nothing of a field that is missing
         assert accepts("alias", alias) is read
     assert read is (promotion in ("manual", "gated") and not hold)
+
+
+def test_a_challenger_fits_and_a_broken_one_does_not(tmp_path: Path) -> None:
+    store = World(tmp_path).store
+    canary = Challenge(version=3, reason="wider", by="me", at=NOW, mode="canary", share=0.1, decide="manual")
+    nobody = Challenge(version=None, reason="worse", by="trial", at=NOW)
+    for number, challenge in enumerate((canary, nobody)):
+        assert store.challenges.append(challenge, number) == number + 1
+        value = json.loads(store.storage.get(f"flights/aliases/challenger/{number + 1}.json"))
+        check("challenger", value)
+        assert set(value) == set(validator("challenger").schema["required"]) == set(Challenge.__struct_fields__)
+        for change in (
+            {"version": 0},
+            {"at": "yesterday"},
+            {"share": 1.1},
+            {"mode": "both"},
+            {"more": 1},
+            {"decide": ""},
+        ):
+            assert not accepts("challenger", value | change), change
+
+
+@pytest.mark.parametrize("mode", ["shadow", "canary"])
+@pytest.mark.parametrize("share", [-0.1, 0, 0.0, 1e-9, 1, 1.5])
+def test_a_share_fits_the_mode_where_the_store_can_read_it(tmp_path: Path, mode: str, share: float) -> None:
+    value = {"version": 3, "mode": mode, "share": share, "reason": "", "by": "", "at": "2026-01-01T00:00:00Z"}
+    value |= {"decide": "auto"}
+    store = World(tmp_path).store
+    store.storage.put("flights/aliases/challenger/1.json", json.dumps(value).encode())
+    try:
+        read = store.challenges.newest().version == 3
+    except Corrupt:
+        read = False
+    assert accepts("challenger", value) is read is (0 < share <= 1 if mode == "canary" else share == 0)
 
 
 def test_the_mark_of_a_pruned_version_fits(tmp_path: Path) -> None:

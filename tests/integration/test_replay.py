@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
-from serving.prediction_log import Answered, PredictionLog, kafka_producer
+from serving.prediction_log import PredictionLog, kafka_producer
+from serving.prediction_records import Answered
 from stream_trainer import log_reader, offsets
 from stream_trainer.decode import ARROW_CONTENT_TYPE
 from stream_trainer.errors import BrokerUnavailable, InputLost, UsageError
@@ -25,7 +25,7 @@ from stream_trainer.log_reader import LogReader
 from stream_trainer.offsets import Ranges
 from stream_trainer.query import ExamplesReader
 from stream_trainer.replay import replay
-from stream_trainer.schema import to_columns
+from stream_trainer.schema import struct_type
 from tests.core.test_decode import POISON
 from tests.integration.world import CONTRACT, World, until
 
@@ -295,21 +295,16 @@ def predict(world: World, version: int | None, at: datetime | None = None, count
     """What the service writes for predictions."""
     now = at or datetime.now(UTC)
     ids = PredictionIds(lambda: now).take(count)
-    rows = [Row(f0=0.5, f1=None, f2="red", f3=f"k{i}", f4=None) for i in range(count)]
-    columns = to_columns(CONTRACT, "request", rows)
+    row = struct_type(CONTRACT, "request")
+    rows = [row(f0=0.5, f1=None, f2="red", f3=f"k{i}", f4=None) for i in range(count)]
     log = PredictionLog(
         CONTRACT, world.pipeline.topics.predictions, kafka_producer(world.settings), Metrics(), max_rows=1000
     )
     log.start()
     outputs = None if version is None else [0.25] * count
-    log.record(Answered(ids=ids, requested_at=now, columns=columns, outputs=outputs, model_version=version))
+    log.record(Answered(ids=ids, requested_at=now, rows=rows, outputs=outputs, model_version=version))
     log.close(20)
     return ids
-
-
-class Row:
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
 
 
 def test_a_prediction_leads_to_the_records_behind_it(world: World, address: str) -> None:

@@ -49,6 +49,7 @@ def test_every_good_record_is_counted_once_per_feature_and_segment() -> None:
         (record(0, {"distance": "far", "place": [0, 0]}), "wrong_type"),
         (record(0, {"distance": 1.0, "place": [0]}), "out_of_range"),
         (record(0, {"distance": 1.0}), "missing_field"),
+        (record(0, {"distance": 1.0, "dep_hour": 1, "carrier": "A", "place": [0, 0]}, role="challenger"), "shadow"),
     ],
 )
 def test_a_bad_record_is_skipped_with_a_reason_and_hides_no_good_one(value: bytes | None, reason: str) -> None:

@@ -11,13 +11,13 @@ import msgspec
 import pyarrow as pa
 import torch
 import uvicorn
-from fastapi import FastAPI
 from httpx import Client
+from starlette.types import ASGIApp
 
 from serving.announcements import Announcement
 from serving.follower import Follower
 from serving.metrics import Metrics
-from serving.prediction_log import Answered
+from serving.prediction_records import Answered
 from serving.server import Server, listen
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
@@ -133,7 +133,7 @@ class Harness:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Client]:
+def serving(app: ASGIApp) -> Iterator[Client]:
     """A real server on a free port, and a client of it."""
     started = threading.Event()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
@@ -150,8 +150,13 @@ def serving(app: FastAPI) -> Iterator[Client]:
 
 def columns_of(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
     """Rows as a request's columns."""
+    return to_columns(pipeline.contract, "request", parsed(pipeline, rows))
+
+
+def parsed(pipeline: Pipeline, rows: list[dict[str, Any]]) -> list[Any]:
+    """Rows as a request's structs."""
     struct = struct_type(pipeline.contract, "request")
-    return to_columns(pipeline.contract, "request", [msgspec.convert(row, struct) for row in rows])
+    return [msgspec.convert(row, struct) for row in rows]
 
 
 def learned_state(pipeline: Pipeline = PIPELINE, seed: int = 0, rows: list[dict[str, Any]] = ROWS) -> State:

@@ -1,12 +1,16 @@
+import shutil
 from datetime import timedelta
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream_trainer.errors import NoVersion
+from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Rows, Verdict
+from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import GOLDEN, WEIGHTS
 from tests.serving.fixtures import (
     NOW,
@@ -129,14 +133,35 @@ def test_a_held_alias_lowers_the_version_and_its_release_raises_it(harness: Harn
     assert harness.version == 2
 
 
-def test_a_push_may_roll_back(harness: Harness) -> None:
+def test_a_push_of_a_newer_decision_rolls_back(harness: Harness) -> None:
     old, new = (commit_version(harness.store, PIPELINE, s) for s in (STATE, OTHER))
-    for version, seconds in ((new, 10), (old, 20)):
-        harness.source.push(version, NOW + timedelta(seconds=seconds))
+    for version, alias in ((new, 0), (old, 1)):
+        harness.source.push(version, NOW, alias=alias)
         harness.follower.step()
     assert harness.version == 1
     harness.follower.step()
     assert harness.version == 1
+
+
+def test_a_trainer_that_was_asleep_cannot_push_an_overtaken_version(harness: Harness) -> None:
+    old, new = (commit_version(harness.store, PIPELINE, s) for s in (STATE, OTHER))
+    for version, seconds in ((new, 10), (old, 20)):
+        harness.source.push(version, NOW + timedelta(seconds=seconds))
+        harness.follower.step()
+    assert harness.version == 2
+
+
+def test_a_store_that_began_anew_is_followed_at_its_first_push(harness: Harness, tmp_path: Path) -> None:
+    for state in (STATE, OTHER):
+        harness.source.push(commit_version(harness.store, PIPELINE, state), NOW)
+    harness.follower.step()
+    shutil.rmtree(tmp_path / PIPELINE.name)
+    anew = ModelStore(LocalStorage(tmp_path), PIPELINE.name)
+    again = commit_version(anew, PIPELINE, OTHER, created_at=NOW + timedelta(hours=1))
+    harness.source.push(again, NOW + timedelta(hours=1))
+    harness.follower.step()
+    assert harness.follower.served is not None
+    assert harness.follower.served.sha256 == again.sha256
 
 
 def test_a_rollback_by_hand_is_followed_within_a_poll_interval_while_the_trainer_goes_on_pushing(

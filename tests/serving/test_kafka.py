@@ -14,14 +14,15 @@ from serving.announcements import Announcement, KafkaAnnouncements
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
-from serving.prediction_log import Answered, PredictionLog, kafka_producer
+from serving.prediction_log import PredictionLog, kafka_producer
+from serving.prediction_records import Answered
 from stream_trainer.commands import champion
 from stream_trainer.kafka import Admin, ControlProducer, read_all, topic_plans
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.storage import LocalStorage
-from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, columns_of, commit_version, learned_state
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, commit_version, learned_state, parsed
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -52,8 +53,9 @@ def test_announcements_in_and_predictions_out(broker: Any) -> None:
     log = PredictionLog(CONTRACT, pipeline.topics.predictions, kafka_producer(settings), Metrics(), max_rows=100)
     log.start()
     ids = PredictionIds(lambda: NOW).take(len(ROWS))
-    columns = columns_of(pipeline, ROWS)
-    log.record(Answered(ids=ids, requested_at=NOW, columns=columns, outputs=[0.5] * len(ROWS), model_version=7))
+    log.record(
+        Answered(ids=ids, requested_at=NOW, rows=parsed(pipeline, ROWS), outputs=[0.5] * len(ROWS), model_version=7)
+    )
     log.close(20)
     messages = read_all(settings.kafka, pipeline.topics.predictions)
     assert sorted(m.key for m in messages) == ids
@@ -74,7 +76,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     store = ModelStore(LocalStorage(tmp_path), f"rollback-{uuid.uuid4().hex[:8]}")
     pipeline = replace(PIPELINE, name=store.pipeline)
     old, new = (commit_version(store, pipeline, learned_state(pipeline)) for _ in range(2))
-    assert "missing topics" in str(champion._announce(store.pipeline, old, 1))
+    assert "missing topics" in str(champion.tell(store.pipeline, "champion", old, 1))
     with Admin(settings.kafka) as admin:
         admin.create_missing([topic_plans(store.pipeline, settings.kafka)["models"]])
     source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, lambda: None)
@@ -83,7 +85,7 @@ def test_a_rollback_by_command_reaches_a_follower_through_kafka(
     assert follower.served is not None
     assert follower.served.number == new.number
     store.set_alias("champion", Alias(version=old.number, reason="", by="me", at=NOW, hold=True), 0)
-    assert champion._announce(store.pipeline, old, 1) is None
+    assert champion.tell(store.pipeline, "champion", old, 1) is None
     deadline = time.monotonic() + 20
     while follower.served.number == new.number and time.monotonic() < deadline:
         follower.step()

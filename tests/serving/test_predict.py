@@ -8,7 +8,6 @@ import pytest
 from fastapi import FastAPI
 from httpx import Client
 
-from serving import predict
 from serving.app import create_app
 from stream_trainer.features import encode
 from stream_trainer.store import ModelStore
@@ -35,11 +34,7 @@ def client(harness: Harness) -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("inline_bytes", [1, 10**6])
-def test_outputs_equal_the_learners_own(
-    harness: Harness, client: Client, inline_bytes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(predict, "INLINE_BYTES", inline_bytes)
+def test_outputs_equal_the_learners_own(harness: Harness, client: Client) -> None:
     answer = client.post("/predict", json={"instances": ROWS}).json()
     expected = PIPELINE.learner.predict(learned_state(), encode(CONTRACT, columns_of(PIPELINE, ROWS)))
     assert [p["output"] for p in answer["predictions"]] == pytest.approx(expected.tolist(), rel=1e-6)

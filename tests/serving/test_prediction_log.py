@@ -1,5 +1,4 @@
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ import pytest
 
 from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
-from serving.prediction_log import Answered, PredictionLog, records
+from serving.prediction_log import PredictionLog
+from serving.prediction_records import Answered, RecordEncoder
 from serving.server import refuse_public
 from stream_trainer.errors import UsageError
-from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, columns_of
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, parsed
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -24,14 +24,12 @@ class FakeProducer:
         self.room = room
         self.error = error
         self.reports: list[Callable[[Any, Any], None]] = []
-        self.taken = threading.Event()
 
-    def produce(self, topic: str, value: bytes, key: bytes, *, on_delivery: Callable[[Any, Any], None]) -> None:
-        if self.room == 0:
-            self.taken.set()
-            raise BufferError
-        self.room -= 1
-        self.reports.append(on_delivery)
+    def produce_batch(self, topic: str, messages: list[Any], *, on_delivery: Callable[[Any, Any], None]) -> int:
+        taken = min(self.room, len(messages))
+        self.room -= taken
+        self.reports += [on_delivery] * taken
+        return taken
 
     def poll(self, timeout: float) -> int:
         for report in self.reports:
@@ -46,7 +44,7 @@ class FakeProducer:
 def answered(**changes: Any) -> Answered:
     ids = PredictionIds(lambda: NOW).take(len(ROWS))
     fields: dict[str, Any] = {"outputs": [0.5] * len(ROWS), "model_version": 3} | changes
-    return Answered(ids=ids, requested_at=NOW, columns=columns_of(PIPELINE, ROWS), **fields)
+    return Answered(ids=ids, requested_at=NOW, rows=parsed(PIPELINE, ROWS), **fields)
 
 
 def log_of(producer: FakeProducer, max_rows: int = 100) -> tuple[PredictionLog, Metrics]:
@@ -62,7 +60,7 @@ def dropped(metrics: Metrics, reason: str) -> float:
 @pytest.mark.parametrize("changes", [{}, {"outputs": None, "model_version": None}, {"outputs": [[0.1, 0.9]] * 8}])
 def test_records_are_what_the_schema_says(changes: dict[str, Any]) -> None:
     schema = json.loads((SCHEMAS / "prediction.json").read_text())
-    for key, value in records(CONTRACT, answered(**changes)):
+    for key, value in RecordEncoder(CONTRACT).records(answered(**changes)):
         record = json.loads(value)
         jsonschema.Draft202012Validator(schema).validate(record)
         assert record["prediction_id"] == key.decode()

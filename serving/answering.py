@@ -1,0 +1,177 @@
+"""Answers requests with the version that serves: picks it, computes in shared batches, logs. See `answers.Answers`."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from torch import Tensor
+
+from serving.answers import ANY, Outcome, Wish
+from serving.batching import Batches, BatchLimits
+from serving.clock import Clock
+from serving.follower import Follower
+from serving.metrics import Metrics
+from serving.model import Served
+from serving.prediction_ids import PredictionIds
+from serving.prediction_log import PredictionSink
+from serving.prediction_records import Answered, Role
+from serving.problems import Problem
+from serving.shadow import Shadow, Shadowed
+from serving.trial_status import Challenger
+from stream_trainer.features import encode
+from stream_trainer.pipeline import Pipeline
+from stream_trainer.schema import field_names, key_text, to_columns
+from stream_trainer.settings import ServingSettings
+
+_SOON = {"retry-after": "1"}
+
+
+class Answering:
+    """Answers requests; holds no state but its dependencies and those who wait."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: ServingSettings,
+        *,
+        log: PredictionSink,
+        follower: Follower,
+        metrics: Metrics,
+        clock: Clock,
+        challenger: Callable[[], Challenger | None] = lambda: None,
+    ) -> None:
+        self._log = log
+        self._challenger = challenger
+        self._key_at = f"f{field_names(pipeline.contract, 'request').index(pipeline.contract.key)}"
+        self._follower = follower
+        self._metrics = metrics
+        self._clock = clock
+        self._wait_seconds = settings.min_version_wait_seconds
+        self._ids = PredictionIds(clock)
+        self._arrivals = Arrivals()
+        follower.on_swap(self._arrivals.tell)
+        limits = BatchLimits(
+            batch_rows=settings.batch_rows,
+            queue_rows=settings.queue_rows,
+            queue_requests=settings.queue_requests,
+            seconds=settings.answer_seconds,
+        )
+        predict = predictor(pipeline)
+        self._batches = Batches(predict, metrics, limits)
+        self._shadow = Shadow(predict, log, metrics, max_rows=settings.queue_rows)
+
+    @property
+    def busy(self) -> bool:
+        """Whether whoever comes now will wait."""
+        return self._batches.busy
+
+    def versions(self) -> list[Served]:
+        """See `Answers.versions`."""
+        loaded, challenger = self._follower.loaded(), self._challenger()
+        known = challenger is None or any(one.number == challenger.served.number for one in loaded)
+        return loaded if challenger is None or known else [*loaded, challenger.served]
+
+    async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
+        """See `Answers.answer`; without any version yet the request is logged, and its ids are in the problem."""
+        served = self._follower.served if wish is ANY else await self._wished(wish)
+        ids = self._ids.take(len(rows))
+        if served is None:
+            raise self._no_version(ids, rows, requested_at)
+        role: Role = "champion"
+        challenger = self._challenger()
+        if challenger is not None and self._is_canary(challenger, rows, ids, wish):
+            served, role = challenger.served, "canary"
+        outputs = await self._batches.outputs(served, rows)
+        number = served.number
+        self._log.record(
+            Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=number, role=role)
+        )
+        self._metrics.rows.inc(len(rows))
+        if challenger is not None and challenger.mode == "shadow":
+            self._shadow.offer(Shadowed(served=challenger.served, ids=ids, rows=rows, requested_at=requested_at))
+        return Outcome(served=served, ids=ids, outputs=outputs, staleness=served.staleness(self._clock()))
+
+    def _is_canary(self, challenger: Challenger, rows: Sequence[Any], ids: Sequence[str], wish: Wish) -> bool:
+        """Whether the challenger answers: a request has one answerer, found by the key of its first row, or its id."""
+        if wish.version is not None or challenger.served.number < wish.min_version:
+            return False
+        if wish.max_staleness < challenger.served.staleness(self._clock()):
+            return False
+        key = key_text(getattr(rows[0], self._key_at))
+        return challenger.answers(ids[0] if key is None else key)
+
+    async def _wished(self, wish: Wish) -> Served | None:
+        served = self._follower.served
+        if wish.version is not None:
+            served = next((one for one in self.versions() if one.number == wish.version), None)
+            if served is None:
+                raise Problem(404, "unknown_version", f"version {wish.version} is not loaded here")
+        elif wish.min_version and (served is None or served.number < wish.min_version):
+            served = await self._at_least(wish)
+        if served is not None:
+            staleness = served.staleness(self._clock())
+            if staleness > wish.max_staleness:
+                detail = (
+                    f"version {served.number} is {staleness:.3f} s stale, at most {wish.max_staleness:g} s were asked"
+                )
+                raise Problem(503, "too_stale", detail, headers=_SOON, model_version=served.number)
+        return served
+
+    async def _at_least(self, wish: Wish) -> Served:
+        def there() -> Served | None:
+            served = self._follower.served
+            return served if served is not None and served.number >= wish.min_version else None
+
+        served = await self._arrivals.until(there, self._wait_seconds)
+        if served is None:
+            now = self._follower.served
+            number = None if now is None else now.number
+            detail = f"version {wish.min_version} did not serve within {self._wait_seconds:g} s; it is {number} now"
+            status = 409 if wish.conflict else 503
+            raise Problem(status, "version_not_reached", detail, headers=_SOON, model_version=number)
+        return served
+
+    def _no_version(self, ids: Sequence[str], rows: Sequence[Any], requested_at: datetime) -> Problem:
+        self._log.record(Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=None, model_version=None))
+        detail = "nothing has been learned yet; the request was logged, ask again soon"
+        return Problem(503, "no_version", detail, headers=_SOON, prediction_ids=ids)
+
+
+def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
+    """Parsed rows to outputs, by the same columns and the same features as training."""
+    contract, learner = pipeline.contract, pipeline.learner
+
+    def predict(served: Served, rows: Sequence[Any]) -> Tensor:
+        return learner.predict(served.state, encode(contract, to_columns(contract, "request", rows)))
+
+    return predict
+
+
+class Arrivals:
+    """Lets requests wait until another version serves; told from any thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something has changed."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake)
+
+    async def until(self, found: "Callable[[], Served | None]", seconds: float) -> Served | None:
+        """What `found` gives, asked at once and at every change; None after so many seconds without."""
+        self._loop = asyncio.get_running_loop()  # before the first look: a change after it is told
+        try:
+            async with asyncio.timeout(seconds):
+                while (served := found()) is None:
+                    await self._changed.wait()
+        except TimeoutError:
+            return found()
+        return served
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

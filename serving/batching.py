@@ -1,0 +1,238 @@
+"""Concurrent requests share a forward pass.
+
+Nothing waits for company: what has arrived by the time the event loop is free is one batch, and what arrives while a
+batch is being computed is the next one. Small quick batches run on the loop, because a hop to a thread costs more
+than they do; the others run in one thread, so that others are parsed and answered meanwhile.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from serving.metrics import Metrics
+from serving.model import Served
+from serving.problems import Problem
+
+logger = logging.getLogger(__name__)
+
+INLINE_SECONDS = 0.004
+_FEW_ROWS = 8
+_SMOOTHING = 0.2
+
+Predict = Callable[[Served, Sequence[Any]], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """Bounds of what waits and of what is computed at once.
+
+    Attributes:
+        batch_rows: a batch is closed at so many rows; a single larger request is a batch of its own.
+        queue_rows: rows that may wait; a single larger request may wait alone.
+        queue_requests: requests that may wait.
+        seconds: a request that has no answer after so long gets none.
+    """
+
+    batch_rows: int = 1024
+    queue_rows: int = 50_000
+    queue_requests: int = 2_000
+    seconds: float = 5.0
+
+
+class Cost:
+    """What a batch will cost, by what batches have cost: so much a call, and so much a row beyond a few.
+
+    Measured in CPU seconds of the thread that computes: waiting for the interpreter says nothing about the model.
+    """
+
+    def __init__(self) -> None:
+        self._call = 0.0
+        self._row = 0.0
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """A batch of so many rows has cost so much; the newest count most."""
+        if rows <= _FEW_ROWS:
+            self._call += _SMOOTHING * (seconds - self._call)
+        else:
+            self._row += _SMOOTHING * (max(0.0, seconds - self._call) / rows - self._row)
+
+    def estimate(self, rows: int) -> float:
+        """Seconds; 0 before anything was observed."""
+        return self._call + self._row * rows
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    served: Served
+    rows: Sequence[Any]
+    done: "asyncio.Future[list[Any]]"
+    arrived: float
+
+
+class Batches:
+    """The queue in front of the model. Used from one event loop only."""
+
+    def __init__(
+        self,
+        predict: Predict,
+        metrics: Metrics,
+        limits: BatchLimits,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        inline_seconds: float = INLINE_SECONDS,
+    ) -> None:
+        self._predict = predict
+        self._metrics = metrics
+        self._limits = limits
+        self._monotonic = monotonic
+        self._inline_seconds = inline_seconds
+        self._cost = Cost()
+        self._waiting: deque[_Work] = deque()
+        self._rows = 0
+        self._scheduled = False
+        self._running: list[_Work] = []
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        metrics.queue_rows.set_function(lambda: self._rows)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is being computed in the thread, so that whoever comes now will wait."""
+        return bool(self._running)
+
+    async def outputs(self, served: Served, rows: Sequence[Any]) -> list[Any]:
+        """What a version says of rows, one output each. A caller that is cancelled leaves the queue.
+
+        Raises:
+            Problem: 503 when the queue is full, or when the answer took too long.
+        """
+        if self._rows and (
+            self._rows + len(rows) > self._limits.queue_rows or len(self._waiting) >= self._limits.queue_requests
+        ):
+            raise Problem(503, "queue_full", "too many requests are waiting", headers={"retry-after": "1"})
+        loop = asyncio.get_running_loop()
+        work = _Work(served, rows, loop.create_future(), self._monotonic())
+        self._waiting.append(work)
+        self._rows += len(rows)
+        self._wake(loop)
+        try:
+            return await work.done
+        except asyncio.CancelledError:
+            if work in self._waiting:
+                self._waiting.remove(work)
+                self._rows -= len(rows)
+            raise
+
+    def close(self) -> None:
+        """End the thread; what waits is not answered any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not (self._scheduled or self._running):
+            self._scheduled = True
+            loop.call_soon(self._flush, loop)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        works = self._take()
+        if not works:
+            return
+        if self._cost.estimate(sum(len(work.rows) for work in works)) < self._inline_seconds:
+            _settle(self._computed(works))
+            if self._waiting:
+                self._wake(loop)
+            return
+        self._running = works
+        computed = loop.run_in_executor(self._pool, self._computed, works)
+        computed.add_done_callback(lambda future: self._ran(loop, future))
+        loop.call_later(self._limits.seconds, self._expire, loop)
+
+    def _take(self) -> list[_Work]:
+        works: list[_Work] = []
+        rows = 0
+        now = self._monotonic()
+        while self._waiting and (not works or rows + len(self._waiting[0].rows) <= self._limits.batch_rows):
+            work = self._waiting.popleft()
+            self._rows -= len(work.rows)
+            if now - work.arrived > self._limits.seconds:
+                _refuse(work)
+            elif not work.done.done():
+                works.append(work)
+                rows += len(work.rows)
+        if works:
+            self._metrics.queue_seconds.observe(now - works[0].arrived)
+        return works
+
+    def _computed(self, works: list[_Work]) -> list[tuple[_Work, list[Any] | Exception]]:
+        started, spent = self._monotonic(), time.thread_time()
+        found: list[tuple[_Work, list[Any] | Exception]] = []
+        for _, group in itertools.groupby(sorted(works, key=_model), key=_model):
+            found += self._of_one_version(list(group))
+        rows = sum(len(work.rows) for work in works)
+        self._cost.observe(rows, time.thread_time() - spent)
+        self._metrics.batch_rows.observe(rows)
+        self._metrics.inference_seconds.observe(self._monotonic() - started)
+        return found
+
+    def _of_one_version(self, works: list[_Work]) -> list[tuple[_Work, list[Any] | Exception]]:
+        rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
+        try:
+            outputs = self._predict(works[0].served, rows)
+            if not bool(torch.isfinite(outputs).all()):
+                raise ValueError(f"version {works[0].served.number} gave an output that is not finite")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is one request's failure
+            if len(works) == 1:
+                return [(works[0], error)]
+            return [pair for work in works for pair in self._of_one_version([work])]
+        values = outputs.tolist()
+        ends = list(itertools.accumulate(len(work.rows) for work in works))
+        return [(work, values[end - len(work.rows) : end]) for work, end in zip(works, ends, strict=True)]
+
+    def _ran(
+        self, loop: asyncio.AbstractEventLoop, computed: "asyncio.Future[list[tuple[_Work, list[Any] | Exception]]]"
+    ) -> None:
+        self._running = []
+        if not computed.cancelled():
+            _settle(computed.result())
+        self._wake(loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A batch that hangs must not hold its requests, nor those behind it, for longer than was promised."""
+        now = self._monotonic()
+        for work in self._running:
+            if now - work.arrived > self._limits.seconds:
+                _refuse(work)
+        if self._running:
+            while self._waiting and now - self._waiting[0].arrived > self._limits.seconds:
+                work = self._waiting.popleft()
+                self._rows -= len(work.rows)
+                _refuse(work)
+            loop.call_later(min(0.1, self._limits.seconds), self._expire, loop)
+
+
+def _model(work: _Work) -> int:
+    return id(work.served.state)  # the same weights may be served with another word of freshness
+
+
+def _settle(computed: list[tuple[_Work, list[Any] | Exception]]) -> None:
+    for work, outputs in computed:
+        if work.done.done():
+            continue
+        if isinstance(outputs, Exception):
+            work.done.set_exception(outputs)
+        else:
+            work.done.set_result(outputs)
+
+
+def _refuse(work: _Work) -> None:
+    if not work.done.done():
+        problem = Problem(503, "timed_out", "the answer took too long", headers={"retry-after": "1"})
+        work.done.set_exception(problem)

@@ -1,0 +1,289 @@
+"""An inference request's body to rows of the contract, and to what is wanted of the answer.
+
+The rows are made by the very structs that `/predict` parses with, so both accept the same values. What cannot be used
+is refused with the place it stands at; nothing is guessed and no unknown tensor is skipped.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from serving.answers import Wish
+from serving.oip.fields import Field, Output, inputs, outputs
+from serving.oip.tensors import Unusable, exact, from_binary, from_json
+from serving.problems import Problem
+from stream_trainer.contract import Contract
+from stream_trainer.schema import struct_type
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+_Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_LENGTH = re.compile(r"[0-9]{1,19}")
+_PLACE = re.compile(r"\$\[([0-9]+)\](?:\.(.*))?")
+_INDEX = re.compile(r"(?:\[[0-9]+\])?")
+
+
+class _TensorParameters(msgspec.Struct, frozen=True):
+    binary_data_size: _Size | None = None
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    name: str
+    shape: list[_Size]
+    datatype: str
+    parameters: _TensorParameters | None = None
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+class _OutputParameters(msgspec.Struct, frozen=True):
+    binary_data: bool | None = None
+    classification: Any = UNSET
+    shared_memory_region: Any = UNSET
+
+
+class _Output(msgspec.Struct, frozen=True):
+    name: str
+    parameters: _OutputParameters | None = None
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    binary_data_output: bool = False
+    min_model_version: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    max_staleness_seconds: Annotated[float, Meta(gt=0)] = math.inf
+    on_conflict: Literal[409, 503] = 503
+
+
+class _Body(msgspec.Struct, frozen=True):
+    inputs: Annotated[list[_Tensor], Meta(min_length=1)]
+    id: str | None = None
+    parameters: _Parameters | None = None
+    outputs: list[_Output] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One output tensor of an answer, as JSON or as binary data."""
+
+    output: Output
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One inference request.
+
+    Attributes:
+        id: to be given back; None if there was none.
+        rows: structs of the contract.
+        wish: of the request's parameters.
+        wanted: the outputs, in this order.
+    """
+
+    id: str | None
+    rows: list[Any]
+    wish: Wish
+    wanted: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A tensor that a field was found for; `place` is its JSON path."""
+
+    tensor: _Tensor
+    field: Field
+    columns: int | None
+    place: str
+
+
+class RequestParser:
+    """Bodies to `Asked`; holds what a contract's requests have in common."""
+
+    def __init__(self, contract: Contract, max_rows: int) -> None:
+        self._fields = {field.name: field for field in inputs(contract)}
+        self._required = [field.name for field in inputs(contract) if field.required]
+        self._outputs = {output.name: output for output in outputs(contract)}
+        row: Any = struct_type(contract, "request")
+        self._rows: Any = list[row]
+        self._max_rows = max_rows
+        self._decoder = msgspec.json.Decoder(_Body)
+
+    def parse(self, body: bytes, header_length: str | None) -> Asked:
+        """A whole request.
+
+        Args:
+            body: JSON, and binary data after it.
+            header_length: the header that says where the JSON ends; None if there is none.
+
+        Raises:
+            Problem: 400 with what is wrong and where, 413 when there are too many rows.
+        """
+        text, binary = _split(body, header_length)
+        asked = self._decode(text)
+        found = self._inputs(asked.inputs)
+        rows = self._count(found)
+        columns = self._columns(found, rows, binary, has_header=header_length is not None)
+        names = [one.field.name for one in found]
+        records = list(map(dict, map(zip, repeat(names), zip(*columns, strict=True))))
+        parameters = asked.parameters or _Parameters()
+        return Asked(
+            id=asked.id,
+            rows=self._convert(records, found),
+            wish=Wish(
+                min_version=parameters.min_model_version,
+                max_staleness=parameters.max_staleness_seconds,
+                conflict=parameters.on_conflict == 409,
+            ),
+            wanted=self._wanted(asked.outputs or [], binary=parameters.binary_data_output),
+        )
+
+    def _decode(self, text: memoryview) -> _Body:
+        try:
+            return self._decoder.decode(text)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `")
+            raise _refusal("invalid_value", what, where.rstrip("`") or "$") from None
+        except UnicodeDecodeError:
+            raise _refusal("bad_utf8", "the text is not UTF-8", "$") from None
+        except RecursionError:
+            raise _refusal("too_deep", "the value is nested too deeply", "$") from None
+        except ValueError as error:
+            raise _refusal("invalid_json", str(error), "$") from None
+
+    def _inputs(self, tensors: Sequence[_Tensor]) -> list[_Input]:
+        found: dict[str, _Input] = {}
+        for i, tensor in enumerate(tensors):
+            place = f"$.inputs[{i}]"
+            field = self._fields.get(tensor.name)
+            if field is None:
+                detail = f"there is no input {tensor.name[:64]!r}, there are {', '.join(self._fields)}"
+                raise _refusal("unknown_input", detail, f"{place}.name")
+            if field.name in found:
+                raise _refusal("duplicate_input", f"{field.name} is there twice", f"{place}.name")
+            if tensor.datatype not in field.datatypes:
+                detail = f"{field.name} takes {', '.join(sorted(field.datatypes))}, not {tensor.datatype[:16]!r}"
+                raise _refusal("wrong_datatype", detail, f"{place}.datatype")
+            try:
+                columns = field.columns_of(tensor.shape)
+            except ValueError as error:
+                raise _refusal("wrong_shape", str(error), f"{place}.shape") from None
+            found[field.name] = _Input(tensor, field, columns, place)
+        if missing := [name for name in self._required if name not in found]:
+            raise _refusal("missing_input", f"these inputs are needed as well: {', '.join(missing)}", "$.inputs")
+        return list(found.values())
+
+    def _count(self, found: Sequence[_Input]) -> int:
+        rows = found[0].tensor.shape[0]
+        for one in found:
+            if one.tensor.shape[0] != rows:
+                detail = f"{one.field.name} has {one.tensor.shape[0]} rows, {found[0].field.name} has {rows}"
+                raise _refusal("wrong_shape", detail, f"{one.place}.shape")
+        if rows == 0:
+            raise _refusal("wrong_shape", "there are no rows", f"{found[0].place}.shape")
+        if rows > self._max_rows:
+            detail = f"{rows} rows, at most {self._max_rows} are answered at once"
+            raise Problem(413, "too_many_rows", detail, where=f"{found[0].place}.shape")
+        return rows
+
+    def _columns(self, found: Sequence[_Input], rows: int, binary: memoryview, *, has_header: bool) -> list[list[Any]]:
+        columns: list[list[Any]] = []
+        at = 0
+        for one in found:
+            size = _binary_size(one, has_header=has_header)
+            if size is not None and size > len(binary) - at:
+                detail = f"{size} bytes are claimed, {len(binary) - at} are left of the binary data"
+                raise _refusal("wrong_size", detail, f"{one.place}.parameters.binary_data_size")
+            columns.append(_values(one, rows, None if size is None else binary[at : at + size]))
+            at += size or 0
+        if at != len(binary):
+            raise _refusal("wrong_size", f"{len(binary) - at} bytes after the binary data belong to no input", "$")
+        return columns
+
+    def _convert(self, records: list[dict[str, Any]], found: Sequence[_Input]) -> list[Any]:
+        try:
+            rows: list[Any] = msgspec.convert(records, self._rows)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `")
+            raise _refusal("invalid_value", what, _place(where.rstrip("`"), found)) from None
+        return rows
+
+    def _wanted(self, asked: Sequence[_Output], *, binary: bool) -> tuple[Wanted, ...]:
+        if not asked:
+            return tuple(Wanted(output=output, binary=binary) for output in self._outputs.values())
+        wanted: dict[str, Wanted] = {}
+        for i, one in enumerate(asked):
+            place = f"$.outputs[{i}]"
+            output = self._outputs.get(one.name)
+            if output is None:
+                detail = f"there is no output {one.name[:64]!r}, there are {', '.join(self._outputs)}"
+                raise _refusal("unknown_output", detail, f"{place}.name")
+            if output.name in wanted:
+                raise _refusal("duplicate_output", f"{output.name} is there twice", f"{place}.name")
+            given = one.parameters or _OutputParameters()
+            if given.classification is not UNSET or given.shared_memory_region is not UNSET:
+                detail = "neither classification nor shared memory is supported"
+                raise _refusal("unsupported", detail, f"{place}.parameters")
+            wanted[output.name] = Wanted(
+                output=output, binary=binary if given.binary_data is None else given.binary_data
+            )
+        return tuple(wanted.values())
+
+
+def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
+    whole = memoryview(body)
+    if header_length is None:
+        return whole, whole[len(whole) :]
+    if not _LENGTH.fullmatch(header_length) or int(header_length) > len(whole):
+        detail = f"{HEADER_LENGTH} is the length of the JSON before the binary data, at most the body's {len(whole)}"
+        raise Problem(400, "invalid_header", detail, header=HEADER_LENGTH)
+    return whole[: int(header_length)], whole[int(header_length) :]
+
+
+def _binary_size(one: _Input, *, has_header: bool) -> int | None:
+    size = one.tensor.parameters.binary_data_size if one.tensor.parameters else None
+    if (size is None) == (one.tensor.data is UNSET):
+        detail = f"{one.field.name} needs either data or the parameter binary_data_size"
+        raise _refusal("missing_data" if size is None else "two_data", detail, one.place)
+    if size is not None and not has_header:
+        raise Problem(400, "invalid_header", f"binary data needs the header {HEADER_LENGTH}", header=HEADER_LENGTH)
+    return size
+
+
+def _values(one: _Input, rows: int, part: memoryview | None) -> list[Any]:
+    """A value a row: an element, or a list of them for a vector."""
+    tensor, field = one.tensor, one.field
+    data = f"{one.place}.data" if part is None else one.place
+    try:
+        if part is not None:
+            values = from_binary(tensor.datatype, part, rows * field.size, nullable=field.nullable)
+        else:
+            raw = memoryview(tensor.data) if isinstance(tensor.data, msgspec.Raw) else b""
+            values = from_json(tensor.datatype, raw, rows, one.columns, nullable=field.nullable)
+        if field.kind in ("number", "vector") and tensor.datatype in ("INT64", "UINT64"):
+            values = exact(values)
+    except Unusable as error:
+        raise _refusal(error.reason, str(error), data + error.at) from None
+    if field.kind != "vector":
+        return values
+    return [values[at : at + field.size] for at in range(0, len(values), field.size)]
+
+
+def _place(where: str, found: Sequence[_Input]) -> str:
+    """Where in the request an error of the rows stands: `$[3].distance` is `$.inputs[0].data[3]`."""
+    if match := _PLACE.fullmatch(where):
+        row, path = match.groups()
+        for one in found:
+            name = one.field.name
+            if path is not None and path.startswith(name) and _INDEX.fullmatch(rest := path[len(name) :]):
+                data = one.place if one.tensor.data is UNSET else f"{one.place}.data"
+                return f"{data}[{row}]{rest}"
+    return "$.inputs"
+
+
+def _refusal(reason: str, detail: str, where: str) -> Problem:
+    return Problem(400, reason, detail, where=where)
