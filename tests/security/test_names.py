@@ -154,7 +154,7 @@ def test_s04_no_version_of_that_name_is_looked_for(service: tuple[World, Client]
         whole, split = quote(name, safe=""), quote(name, safe="/%")
         for path in (place.format(text) for place in places for text in (whole, split)):
             answer = client.get(path)
-            if answer.request.url.path == "/v2/":
+            if answer.request.url.path.rstrip("/") == "/v2":
                 continue  # the client itself took `..` away
             assert answer.status_code in (404, 405, 422), (path, answer.text)
             assert "secret" not in answer.text
