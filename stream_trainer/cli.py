@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from infra.commands import broker_app, doctor, setup
 from stream_trainer.commands import champion, keys, lineage, models, rejected, replay
@@ -269,6 +271,8 @@ def main() -> None:
         _fail(f"{error}; is the disk full, or the folder not ours to write?", 1)
     except ValidationError as error:
         _fail(f"a setting is not usable: {_settings_problem(error)}", 2)
+    except (SettingsError, TOMLDecodeError) as error:
+        _fail(f"the settings cannot be read: {error}", 2)
 
 
 def _settings_problem(error: ValidationError) -> str:

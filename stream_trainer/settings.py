@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
 class Section(BaseModel):
     """A nested group of settings; unknown names are refused, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Section):
@@ -92,6 +92,17 @@ class StoreSettings(Section):
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_allow_http: bool = False
+    signing_key: SecretStr | None = Field(
+        default=None, min_length=32, description="signs manifests; others are refused"
+    )
+    former_signing_keys: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = ()
+    unsigned_through: int = Field(default=0, ge=0, description="versions up to this one may lack a signature")
+
+    @model_validator(mode="after")
+    def _signing_is_whole(self) -> "StoreSettings":
+        if self.signing_key is None and (self.former_signing_keys or self.unsigned_through):
+            raise ValueError("former_signing_keys and unsigned_through need signing_key")
+        return self
 
 
 class TrainerSettings(Section):
@@ -185,6 +196,17 @@ class MonitorSettings(Section):
     window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
     report_rows: int = Field(default=2_000, ge=100)
+    webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
+    webhook_allow: tuple[str, ...] = Field(
+        default=(), description="the only hosts that may be called; a private address needs its address:port here"
+    )
+    webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> "MonitorSettings":
+        if self.webhook_url is None and (self.webhook_allow or self.webhook_secret):
+            raise ValueError("webhook_allow and webhook_secret need webhook_url")
+        return self
 
 
 class Settings(BaseSettings):
@@ -195,6 +217,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         toml_file=SETTINGS_FILE,
     )
 
