@@ -3,15 +3,12 @@
 import contextlib
 import logging
 import socket
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from serving.access import ADMIN_PORT, PUBLIC, Gate
 from serving.admin import create_admin
 from serving.announcements import KafkaAnnouncements
 from serving.app import create_app
@@ -19,24 +16,22 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
-from serving.ports import Companion, Server, config_of, listen, open_ports, refuse_open, serve, url_of
+from serving.ports import open_ports, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.tls import tls_context
-from serving.trial import make_trial
+from serving.trial import Trial, make_trial
+from serving.ways import Ways
 from serving.workers import Peers, Worker
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import ServingSettings, Settings
-from stream_trainer.store import open_store
-
-__all__ = ["Server", "listen", "run"]
+from stream_trainer.store import ModelStore, open_store
 
 logger = logging.getLogger(__name__)
 
 _TOPICS = ("predictions", "models")
-_MOST_ORDERS = 16
 
 
 def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, worker: Worker | None = None) -> int:
@@ -60,95 +55,86 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)
-    metrics = Metrics()
-    keys, tls = _keys(settings.serving, metrics), tls_context(settings.serving)
+    tls = tls_context(settings.serving)
     with contextlib.ExitStack() as stack:
         public, admin = _listeners(settings.serving, stack, worker)
-        peers = None if worker is None else Peers(worker, metrics)
-        log = _prediction_log(pipeline, settings, metrics)
-        source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
-        store = open_store(settings, pipeline.name)
-        follower = Follower(
-            pipeline,
-            store,
-            source,
-            metrics,
-            utc_now,
-            poll_seconds=settings.serving.poll_seconds,
-            versions_loaded=settings.serving.versions_loaded,
-        )
-        trial = make_trial(pipeline, settings, metrics, utc_now)
-        app = create_app(
-            pipeline,
-            settings,
-            log=log,
-            follower=follower,
-            metrics=metrics,
-            store=store,
-            challenger=lambda: trial.challenger,
-            render=None if peers is None else peers.render,
-        )
-        ways = Ways(serving=settings.serving, keys=keys, metrics=metrics, tls=tls)
-        orders = create_admin(store, follower, settings.kafka, look=source.hurry)
+        parts = _make_parts(pipeline, settings, _preparation(pipeline, settings, no_create), worker)
+        ways = Ways(serving=settings.serving, keys=parts.keys, metrics=parts.metrics, tls=tls)
+        orders = create_admin(parts.store, parts.follower, settings.kafka, look=parts.source.hurry)
         companions = [] if admin is None else [(ways.admin(orders), admin)]
         said = _say if worker is None or worker.index == 0 else _nothing
         first = ways.public(
-            app, lambda: said(pipeline, settings.serving, public, admin), [server for server, _ in companions]
+            _app(pipeline, settings, parts),
+            lambda: said(pipeline, settings.serving, public, admin),
+            [server for server, _ in companions],
         )
-        for part in (log, follower, trial, keys, peers):
-            if part is not None:
-                stack.callback(part.close if isinstance(part, PredictionLog) else part.stop)
-                part.start()
+        parts.start(stack)
         serve([(first, public), *companions])
     return 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
-    """Who may come in, and how, to either port."""
+class _Parts:
+    """What lives as long as the process."""
 
-    serving: ServingSettings
-    keys: KeyRing | None
     metrics: Metrics
-    tls: ssl.SSLContext | None
+    log: PredictionLog
+    source: KafkaAnnouncements
+    store: ModelStore
+    follower: Follower
+    trial: Trial
+    keys: KeyRing | None
+    peers: Peers | None
 
-    def public(self, app: ASGIApp, listening: Callable[[], None], companions: Sequence[Server] = ()) -> Server:
-        """The server of the public port, which its companions follow."""
-        return Server(
-            config_of(self.public_gate(app), self.serving, self.metrics),
-            listening,
-            tls=self.tls,
-            handshake_seconds=self.serving.head_seconds,
-            companions=companions,
-        )
+    def start(self, stack: contextlib.ExitStack) -> None:
+        """Begin, and have the stack end what has begun, the last first."""
+        stack.callback(self.log.close)
+        self.log.start()
+        for part in (self.follower, self.trial, self.keys, self.peers):
+            if part is not None:
+                stack.callback(part.stop)
+                part.start()
 
-    def admin(self, app: ASGIApp) -> Server:
-        """The server of the admin port."""
-        return Companion(
-            config_of(self.admin_gate(app), self.serving, self.metrics),
-            lambda: None,
-            tls=self.tls,
-            handshake_seconds=self.serving.head_seconds,
-        )
 
-    def public_gate(self, app: ASGIApp) -> ASGIApp:
-        """What stands in front of the public app. Preflights carry no key, so they are answered before the gate."""
-        origins = self.serving.cors_origins
-        most = self.serving.max_concurrent_requests
-        gate = Gate(app, PUBLIC, keys=self.keys, metrics=self.metrics, most=most, origins=origins)
-        if not origins:
-            return gate
-        return CORSMiddleware(
-            gate,
-            allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
-            expose_headers=["retry-after"],
-        )
+def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], None], worker: Worker | None) -> _Parts:
+    metrics, serving = Metrics(), settings.serving
+    producer = kafka_producer(settings)
+    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, prepare)
+    store = open_store(settings, pipeline.name)
+    follower = Follower(
+        pipeline,
+        store,
+        source,
+        metrics,
+        utc_now,
+        poll_seconds=serving.poll_seconds,
+        versions_loaded=serving.versions_loaded,
+    )
+    return _Parts(
+        metrics=metrics,
+        log=PredictionLog(
+            pipeline.contract, pipeline.topics.predictions, producer, metrics, max_rows=serving.prediction_queue
+        ),
+        source=source,
+        store=store,
+        follower=follower,
+        trial=make_trial(pipeline, settings, metrics, utc_now),
+        keys=_keys(serving, metrics),
+        peers=None if worker is None else Peers(worker, metrics),
+    )
 
-    def admin_gate(self, app: ASGIApp) -> Gate:
-        """What stands in front of the admin app; no other site's page may ask here."""
-        return Gate(app, ADMIN_PORT, keys=self.keys, metrics=self.metrics, most=_MOST_ORDERS)
+
+def _app(pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
+    return create_app(
+        pipeline,
+        settings,
+        log=parts.log,
+        follower=parts.follower,
+        metrics=parts.metrics,
+        store=parts.store,
+        challenger=lambda: parts.trial.challenger,
+        render=None if parts.peers is None else parts.peers.render,
+    )
 
 
 def _listeners(
@@ -166,11 +152,6 @@ def _keys(serving: ServingSettings, metrics: Metrics) -> KeyRing | None:
     if serving.keys_file is None:
         return None
     return KeyRing(serving.keys_file, metrics, rate=serving.rate_per_second, burst=serving.rate_burst)
-
-
-def _prediction_log(pipeline: Pipeline, settings: Settings, metrics: Metrics) -> PredictionLog:
-    producer, most = kafka_producer(settings), settings.serving.prediction_queue
-    return PredictionLog(pipeline.contract, pipeline.topics.predictions, producer, metrics, max_rows=most)
 
 
 def _say(pipeline: Pipeline, serving: ServingSettings, public: socket.socket, admin: socket.socket | None) -> None:

@@ -13,28 +13,26 @@ IDS = sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", TEXT)))
 PROMISES = re.split(r"\n(?=\*\*)", TEXT.split("## The faults", 1)[0])
 FAULTS = re.findall(r"^\| ([FS]\d\d) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
 # The faults of the catalogue that come first.
-STARRED = set(
-    [
-        "F01",
-        "F02",
-        "F03",
-        "F04",
-        "F05",
-        "F06",
-        "F09",
-        "F10",
-        "F11",
-        "F16",
-        "F17",
-        "F18",
-        "F21",
-        "F23",
-        "F30",
-        "F31",
-        "F34",
-        "F41",
-    ]
-)
+STARRED = {
+    "F01",
+    "F02",
+    "F03",
+    "F04",
+    "F05",
+    "F06",
+    "F09",
+    "F10",
+    "F11",
+    "F16",
+    "F17",
+    "F18",
+    "F21",
+    "F23",
+    "F30",
+    "F31",
+    "F34",
+    "F41",
+}
 
 
 @cache

@@ -15,7 +15,7 @@ from serving.admin import create_admin
 from serving.app import create_app
 from serving.keys import KeyRing
 from serving.metrics import Metrics
-from serving.server import Ways
+from serving.ways import Ways
 from stream_trainer.api_keys import Key, Scope, change_keys, make_key
 from stream_trainer.settings import ServingSettings
 from stream_trainer.store import ModelStore

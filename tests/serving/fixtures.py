@@ -20,9 +20,9 @@ from serving.announcements import Announcement
 from serving.app import create_app
 from serving.follower import Follower
 from serving.metrics import Metrics
+from serving.ports import Server, listen
 from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered
-from serving.server import Server, listen
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.features import encode
