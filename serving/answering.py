@@ -51,7 +51,7 @@ class Answering:
         self._wait_seconds = settings.min_version_wait_seconds
         self._ids = PredictionIds(clock)
         self._arrivals = Arrivals(settings.queue_requests)
-        follower.on_swap(self._arrivals.tell)
+        follower.on_swap(lambda *_: self._arrivals.tell())
         limits = BatchLimits(
             batch_rows=settings.batch_rows,
             queue_rows=settings.queue_rows,

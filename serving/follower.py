@@ -2,8 +2,8 @@
 
 Push is `P.models`; every `poll_seconds` the store is looked at too, however much is pushed. What is based on a newer
 entry of the champion's alias wins: a trainer that has not noticed a rollback cannot undo it. Among those of the same
-entry the later wins, whichever way it came, so a look at the store that lags cannot undo a newer push, nor can a
-trainer that was asleep undo what another has committed since.
+entry the later wins, whichever way it came, so a look at the store that lags cannot undo a newer push. A push that
+names a newer entry, or lowers the version, is only a reason to look: the store decides.
 """
 
 import logging
@@ -72,11 +72,12 @@ class Follower:
         self._wanted: Decision | None = None
         self._highest_heard = 0
         self._newest_alias = 0
+        self._fixed = False
         self._next_look = 0.0
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Served, float], None]] = []
         self._before: tuple[Served, ...] = ()
         self._kept = versions_loaded - 1
         metrics.staleness.set_function(lambda: self.staleness() or 0.0)
@@ -93,8 +94,8 @@ class Follower:
         if self._thread.is_alive():
             self._thread.join(seconds)
 
-    def on_swap(self, listener: Callable[[], None]) -> None:
-        """Have something called, in the follower's thread, whenever another version serves."""
+    def on_swap(self, listener: Callable[[Served, float], None]) -> None:
+        """Have something called, in the follower's thread, whenever another version serves: with it and its seconds."""
         self._listeners.append(listener)
 
     def loaded(self) -> list[Served]:
@@ -158,7 +159,8 @@ class Follower:
 
     def _stored(self) -> Decision | None:
         number, alias = self._store.alias_entry(CHAMPION)
-        self._newest_alias = max(self._newest_alias, number)  # known even when what it names cannot be read
+        if number >= self._newest_alias:  # known even when what it names cannot be read
+            self._newest_alias, self._fixed = number, alias is not None and not alias.follows
         version = self._store.champion_by(alias)
         if version is None:
             return None
@@ -174,7 +176,9 @@ class Follower:
 
     def _consider(self, new: Decision) -> None:
         current = self._wanted
-        if new.alias >= self._newest_alias and (
+        if new.pushed and self._is_for_the_store(new, current):
+            self._next_look = self._monotonic()
+        elif new.alias >= self._newest_alias and (
             current is None or new.alias > current.alias or self._is_later(new, current)
         ):
             self._wanted = new
@@ -182,13 +186,22 @@ class Follower:
             self._metrics.champion_version.set(new.version)
         self._highest_heard = max(self._highest_heard, new.version)
 
+    def _is_for_the_store(self, new: Decision, current: Decision | None) -> bool:
+        """Whether a push is only a reason to look at the store.
+
+        Such is one that names an entry which the store has not shown yet, another version than the one that an entry
+        fixes, or a lower one by the same entry: who can write announcements alone must not choose who serves, and a
+        trainer that was asleep must not lower it.
+        """
+        if new.alias != self._newest_alias:
+            return new.alias > self._newest_alias
+        if current is None:
+            return self._fixed
+        fixed_otherwise = self._fixed and new.sha256 != current.sha256
+        return fixed_otherwise or (new.alias == current.alias and new.version < current.version)
+
     def _is_later(self, new: Decision, current: Decision) -> bool:
         if new.pushed and current.pushed:
-            if new.version < current.version:
-                # By the same entry of the alias a lower number is the word of a trainer that was asleep, or of one
-                # that began anew in an emptied store: the store says which.
-                self._next_look = self._monotonic()
-                return False
             return True  # records of one topic are in order, whatever the clocks say
         # A number that nobody has mentioned yet is news even when its clock lags behind the last announcement.
         return new.at >= current.at or new.version > self._highest_heard
@@ -223,9 +236,10 @@ class Follower:
             self._before = (before, *(v for v in self._before if v.number not in numbers))[: self._kept]
         self.served = model
         self.reason = ""
+        seconds = self._monotonic() - started
         for listener in self._listeners:
-            listener()
-        self._metrics.swap_seconds.observe(self._monotonic() - started)
+            listener(model, seconds)
+        self._metrics.swap_seconds.observe(seconds)
         self._metrics.swaps.inc()
         self._metrics.model_version.set(model.number)
         appended = model.manifest.append_time

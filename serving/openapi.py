@@ -196,6 +196,7 @@ def _predict(pipeline: Pipeline, max_rows: int) -> Schema:
         "408": "the body took too long",
         "409": "the version demanded does not serve, and `X-On-Conflict: 409` was sent",
         "413": "too many bytes or instances",
+        "415": "a content encoding",
         "422": "the body is not JSON of this form; `where` says where",
         "500": "the prediction failed",
         "503": "ask again after `Retry-After`; `reason` says why: no_version, version_not_reached, too_stale, queue_full or "

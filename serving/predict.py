@@ -105,6 +105,8 @@ class Predictor:
                 length = value
             elif name in _DEMANDS:
                 demands = True
+            elif name == b"content-encoding" and value != b"identity":
+                raise _encoded()
         body = await receive_body(receive, length.decode("latin-1"), self._max_body_bytes)
         requested_at = self._clock()
         rows = self._rows.parse(body)
@@ -146,6 +148,12 @@ async def unless_gone(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _encoded() -> Problem:
+    # What is refused before it is read cannot be followed by another request on the same connection.
+    close = {"connection": "close"}
+    return Problem(415, "unsupported_encoding", "send the body without a content encoding", headers=close)
 
 
 def _length(content: bytes) -> tuple[bytes, bytes]:

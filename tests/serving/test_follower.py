@@ -153,12 +153,37 @@ def test_a_held_alias_lowers_the_version_and_its_release_raises_it(harness: Harn
 
 def test_a_push_of_a_newer_decision_rolls_back(harness: Harness) -> None:
     old, new = (commit_version(harness.store, PIPELINE, s) for s in (STATE, OTHER))
-    for version, alias in ((new, 0), (old, 1)):
-        harness.source.push(version, NOW, alias=alias)
-        harness.follower.step()
+    harness.source.push(new, NOW)
+    harness.follower.step()
+    put_alias(harness.store, 1, NOW, hold=True)
+    harness.seconds = -1.0  # too early for a look at the store, but for the push
+    harness.source.push(old, NOW, alias=1)
+    harness.follower.step()
     assert harness.version == 1
     harness.follower.step()
     assert harness.version == 1
+
+
+def test_who_can_only_announce_cannot_choose_who_serves(harness: Harness) -> None:
+    versions = [commit_version(harness.store, PIPELINE, s) for s in (STATE, OTHER, STATE)]
+    put_alias(harness.store, 2, NOW, hold=True)
+    harness.follower.look()
+    for version in versions:
+        for alias in (0, 1, 9):
+            harness.source.push(version, NOW + timedelta(hours=1), alias=alias)
+            harness.follower.step()
+            assert harness.version == 2
+
+
+def test_a_fixed_champion_stays_fresh_by_its_announcements(harness: Harness) -> None:
+    version = commit_version(harness.store, PIPELINE, STATE)
+    put_alias(harness.store, 1, NOW, hold=True)
+    harness.follower.look()
+    later = NOW + timedelta(hours=2)
+    harness.source.push(version, later, covered_at=later, alias=1)
+    harness.follower.step()
+    assert harness.follower.served is not None
+    assert harness.follower.served.covered_at == later
 
 
 def test_a_trainer_that_was_asleep_cannot_push_an_overtaken_version(harness: Harness) -> None:
@@ -239,7 +264,9 @@ def test_in_manual_mode_nobody_serves_before_somebody_is_promoted(harness: Harne
     commit_version(harness.store, PIPELINE, STATE)
     harness.follower.look()
     assert (harness.version, harness.follower.reason) == (None, "no_version")
-    commit_version(harness.store, PIPELINE, OTHER)
+    harness.source.push(commit_version(harness.store, PIPELINE, OTHER), NOW, alias=1)
+    harness.follower.step()
+    assert harness.version is None
     harness.store.set_alias("champion", Alias(version=1, reason="", by="me", at=NOW, promotion="manual"), 1)
     harness.follower.look()
     assert harness.version == 1
