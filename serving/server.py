@@ -1,6 +1,7 @@
 """`run`: one process that serves one pipeline, and its admin port, until it is told to stop."""
 
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import Callable
@@ -69,6 +70,8 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
             [server for server, _ in companions],
         )
         parts.start(stack)
+        gc.collect()
+        gc.freeze()  # torch alone is half a million objects: looking through them stops every request for a tenth of a second
         serve([(first, public), *companions])
     return 0
 
