@@ -6,6 +6,7 @@ section 6.2): ids of one process strictly increase. The 62 bits that remain are 
 
 import os
 import threading
+from functools import lru_cache
 
 from serving.clock import Clock
 
@@ -28,10 +29,15 @@ class PredictionIds:
             first = max(microseconds * 4096 // 1000, self._last + 1)
             self._last = first + count - 1
         tails = os.urandom(8 * count).hex()
-        return [_uuid(first + i, tails[16 * i : 16 * i + 16]) for i in range(count)]
+        return [_uuid(first + i, tails, 16 * i) for i in range(count)]
 
 
-def _uuid(tick: int, tail: str) -> str:
-    """`tick` counts 1/4096 of a millisecond since the epoch; `tail` is 16 random digits."""
-    time = f"{tick >> 12:012x}"
-    return f"{time[:8]}-{time[8:]}-7{tick & 0xFFF:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+def _uuid(tick: int, tails: str, at: int) -> str:
+    """`tick` counts 1/4096 of a millisecond since the epoch; `tails` holds 16 random digits at `at`."""
+    return f"{_prefix(tick >> 12)}{tick & 0xFFF:03x}-{_VARIANT[tails[at]]}{tails[at + 1 : at + 4]}-{tails[at + 4 : at + 16]}"
+
+
+@lru_cache(maxsize=16)
+def _prefix(milliseconds: int) -> str:
+    time = f"{milliseconds:012x}"
+    return f"{time[:8]}-{time[8:]}-7"
