@@ -18,6 +18,7 @@ from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
 from serving.oip.routes import routes
+from serving.page.routes import add_page
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -55,6 +56,7 @@ def create_app(
     store: ModelStore,
     clock: Clock = utc_now,
     challenger: Callable[[], Challenger | None] = lambda: None,
+    address: str | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -67,6 +69,7 @@ def create_app(
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
         challenger: the version that shadows or answers a share, if there is one.
+        address: `module:attribute` of the pipeline, for commands that the page shows.
     """
     hidden = settings.serving.profile == "production"
     app = Service(
@@ -110,5 +113,15 @@ def create_app(
     app.add_route("/health/live", live, methods=["GET"])
     app.add_route("/health/ready", ready, methods=["GET"])
     app.add_route("/metrics", exposition, methods=["GET"])
+    add_page(
+        app,
+        pipeline,
+        settings.serving,
+        follower=follower,
+        metrics=metrics,
+        store=store,
+        clock=clock,
+        address=address,
+    )
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app
