@@ -108,13 +108,13 @@ function draw(state) {
   put("requests-rate", rate(traffic.requests_per_second));
   put("rows-rate", rate(traffic.rows_per_second));
   put("rows", count(traffic.rows));
-  reasons($("errors"), traffic.errors.map((e) => [words(e.reason), `${count(e.total)}${e.recent ? ` (${count(e.recent)} now)` : ""}`]));
+  reasons($("errors"), traffic.errors.map((e) => [words(e.reason), count(e.total), e.recent ? `${count(e.recent)} lately` : ""]));
   line($("requests-line"), traffic.series.map((p) => [p.seconds_ago, p.requests_per_second]), "Requests a second", rate);
   const bounded = (s) => (s !== null && s >= latency.beyond ? `> ${seconds(s)}` : seconds(s));
   put("p50", bounded(latency.p50_seconds));
   put("p99", bounded(latency.p99_seconds));
   put("queue", count(state.queue_rows));
-  line($("latency-line"), traffic.series.map((p) => [p.seconds_ago, p.p99_seconds]), "Latency, 99 % below", seconds);
+  line($("latency-line"), traffic.series.map((p) => [p.seconds_ago, p.p99_seconds]), "Latency, 99th percentile", seconds);
   drawLog(log);
   drawSwaps(swaps, state.at);
   if (served && contract) fillLater();
@@ -123,17 +123,20 @@ function draw(state) {
 function drawVersion(served, at) {
   const before = $("version").textContent;
   put("version", served ? count(served.number) : "none");
+  $("version").classList.toggle("none", !served);
   if (served && before !== $("version").textContent) {
     $("version").classList.remove("fresh");
     requestAnimationFrame(() => $("version").classList.add("fresh"));
   }
-  put("since", !served ? "nothing has been learned yet" : served.since ? `serves since ${age((Date.parse(at) - Date.parse(served.since)) / 1000)}` : "\u00a0");
+  put("since", !served ? "nothing serves yet" : served.since ? `serving for ${age((Date.parse(at) - Date.parse(served.since)) / 1000)}` : "\u00a0");
   put("staleness", served ? age(served.staleness_seconds) : "–");
   put("age", served ? age(served.weight_age_seconds) : "–");
   put("learned", served ? count(served.rows.trained) : "–");
   const lost = served ? served.rows.rejected + served.rows.skipped + served.rows.quarantined : 0;
-  put("not-learned", lost ? `rows, not from ${count(lost)}` : "rows");
-  put("through", served ? instant(served.trained_through) : "–");
+  put("not-learned", lost ? `rows; ${count(lost)} left out` : "rows");
+  const [day, time] = instant(served?.trained_through).split(" ");
+  put("through", day);
+  put("through-time", time ? `${time} UTC, event time` : "of event time");
   const offsets = Object.entries(served?.next_offsets ?? {});
   list($("offsets"), offsets.map(([topic, parts]) => `${topic}: ${Object.entries(parts).map(([p, o]) => `${p} → ${whole.format(o)}`).join(", ")}`));
 }
@@ -177,9 +180,9 @@ function list(node, texts) {
 function reasons(node, pairs) {
   if (node.dataset.shown === JSON.stringify(pairs)) return;
   node.dataset.shown = JSON.stringify(pairs);
-  const items = pairs.map(([reason, text]) => {
+  const items = pairs.map(([reason, text, lately = ""]) => {
     const item = make("li");
-    item.append(make("span", reason), make("b", text));
+    item.append(make("span", reason), make("small", lately), make("b", text));
     return item;
   });
   node.replaceChildren(...(items.length ? items : [make("li", "none", { class: "none" })]));
@@ -194,11 +197,12 @@ function shape(tag, attributes) {
 function line(svg, points, name, words) {
   const known = points.filter(([, y]) => y !== null);
   const top = Math.max(...known.map(([, y]) => y), Number.MIN_VALUE);
-  const spots = known.map(([ago, y]) => [Math.max(0, 120 - ago).toFixed(2), (31 - (30 * y) / top).toFixed(2)]);
+  const span = Math.max(30, ...known.map(([ago]) => ago));
+  const spots = known.map(([ago, y]) => [(120 * (1 - ago / span)).toFixed(2), (31 - (30 * y) / top).toFixed(2)]);
   const path = spots.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("");
   const parts = spots.length > 1 ? [shape("path", { class: "area", d: `${path}L${spots.at(-1)[0]} 32L${spots[0][0]} 32Z` }), shape("path", { d: path })] : [];
   svg.replaceChildren(...parts);
-  svg.setAttribute("aria-label", known.length ? `${name}, last two minutes: now ${words(known.at(-1)[1])}, at most ${words(top)}` : `${name}: nothing yet`);
+  svg.setAttribute("aria-label", known.length ? `${name}, last ${seconds(span)}: now ${words(known.at(-1)[1])}, at most ${words(top)}` : `${name}: nothing yet`);
 }
 
 function bars(svg, timeline) {
@@ -269,10 +273,12 @@ function hint(field) {
     parts.push(field.low === undefined ? `at most ${number(field.high)}` : field.high === undefined ? `from ${number(field.low)}` : `${number(field.low)} to ${number(field.high)}`);
   }
   if (field.kind === "vector") parts.push(`${field.size} numbers, separated by commas`);
-  if (field.kind === "key") parts.push("joins a label to the prediction; best left empty here");
-  if (field.kind === "time") parts.push("event time, such as 2026-01-31T12:00:00Z");
+  if (field.kind === "key") parts.push("the key; best left empty here");
+  if (field.kind === "time") parts.push("event time, with its offset");
+  if (field.kind === "text") parts.push("text");
+  if (field.kind === "choice") parts.push(`one of ${field.options.length}`);
   if (field.segment) parts.push("segment");
-  if (!field.required && field.kind !== "key") parts.push("may be empty");
+  if (!field.required && field.kind !== "key" && field.kind !== "time") parts.push("may be empty");
   return parts.join(" · ");
 }
 
@@ -456,4 +462,5 @@ function showFailure(message, problem) {
   $("answer").replaceChildren(...parts);
 }
 
+$("knowledge").open = matchMedia("(min-width: 70rem)").matches;
 watch();

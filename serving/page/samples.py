@@ -79,8 +79,8 @@ class Samples:
 
 
 def pairs(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
-    """Each sample with the next one, where time has passed between them."""
-    return ((old, new) for old, new in itertools.pairwise(samples) if new.at > old.at)
+    """Each sample with the next one, unless they are too near for a rate to mean anything."""
+    return ((old, new) for old, new in itertools.pairwise(samples) if new.at - old.at >= SPACING_SECONDS)
 
 
 def total(metric: MetricWrapperBase) -> float:
