@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -24,6 +24,9 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import field_names, key_text, to_columns
 from stream_trainer.settings import ServingSettings
 
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
+
 _SOON = {"retry-after": "1"}
 
 
@@ -40,6 +43,7 @@ class Answering:
         metrics: Metrics,
         clock: Clock,
         challenger: Callable[[], Challenger | None] = lambda: None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._log = log
         self._challenger = challenger
@@ -58,7 +62,8 @@ class Answering:
             seconds=settings.answer_seconds,
         )
         predict = predictor(pipeline)
-        self._batches = Batches(predict, metrics, limits)
+        self._batches = Batches(predict if tracing is None else tracing.inference(predict), metrics, limits)
+        self._outputs = self._batches.outputs if tracing is None else tracing.queue(self._batches.outputs)
         self._shadow = Shadow(predict, log, metrics, max_rows=settings.queue_rows)
 
     @property
@@ -82,7 +87,7 @@ class Answering:
         challenger = self._challenger()
         if challenger is not None and self._is_canary(challenger, rows, ids, wish):
             served, role = challenger.served, "canary"
-        outputs = await self._batches.outputs(served, rows)
+        outputs = await self._outputs(served, rows)
         number = served.number
         self._log.record(
             Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=number, role=role)

@@ -1,7 +1,7 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -26,6 +26,9 @@ from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore
+
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
 
 
 class Service(FastAPI):
@@ -57,6 +60,7 @@ def create_app(
     clock: Clock = utc_now,
     challenger: Callable[[], Challenger | None] = lambda: None,
     address: str | None = None,
+    tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -70,6 +74,7 @@ def create_app(
         clock: the present instant.
         challenger: the version that shadows or answers a share, if there is one.
         address: `module:attribute` of the pipeline, for commands that the page shows.
+        tracing: makes a span of each request; closed by the caller.
     """
     hidden = settings.serving.profile == "production"
     app = Service(
@@ -86,8 +91,10 @@ def create_app(
         metrics=metrics,
         clock=clock,
         challenger=challenger,
+        tracing=tracing,
     )
-    predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
+    answers = answering if tracing is None else tracing.answers(answering)
+    predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
     described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
 
@@ -107,8 +114,9 @@ def create_app(
     async def exposition(_: Request) -> Response:
         return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    app.serve_directly("/predict", "POST", predictor)
-    app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
+    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    inference = routes(pipeline, settings.serving, answers, clock, metrics)
+    app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
     app.add_route("/health/ready", ready, methods=["GET"])

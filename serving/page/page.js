@@ -357,7 +357,7 @@ function complain({ field, message = "" }) {
     one.node.toggleAttribute("aria-invalid", wrong);
     if (wrong) one.node.setAttribute("aria-invalid", "true");
     one.note.classList.toggle("error", wrong);
-    one.note.textContent = wrong ? message : hint(one);
+    one.note.textContent = wrong ? message.replace(/^Object missing required field .*$/s, "this is needed") : hint(one);
   }
   put("form-error", field ? "" : message);
   field?.node.focus();
