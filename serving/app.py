@@ -76,13 +76,7 @@ def create_app(
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
     """
-    hidden = settings.serving.profile == "production"
-    app = Service(
-        title=pipeline.name,
-        openapi_url=None if hidden else "/openapi.json",
-        docs_url=None if hidden else "/docs",
-        redoc_url=None,
-    )
+    app = _described(pipeline, settings)
     answering = Answering(
         pipeline,
         settings.serving,
@@ -95,32 +89,11 @@ def create_app(
     )
     answers = answering if tracing is None else tracing.answers(answering)
     predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
-    described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
-    app.openapi = lambda: described  # type: ignore[method-assign]
-
-    async def live(_: Request) -> Response:
-        return JSONResponse({"status": "live"})
-
-    async def ready(_: Request) -> Response:
-        served = follower.served
-        if served is None:
-            return JSONResponse(
-                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
-                status_code=503,
-            )
-        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
-        return JSONResponse({"status": "ready", "model_name": pipeline.name, **body})
-
-    async def exposition(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
-
     app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
     inference = routes(pipeline, settings.serving, answers, clock, metrics)
     app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
-    app.add_route("/health/live", live, methods=["GET"])
-    app.add_route("/health/ready", ready, methods=["GET"])
-    app.add_route("/metrics", exposition, methods=["GET"])
+    _add_watching(app, pipeline.name, follower, metrics, clock)
     add_page(
         app,
         pipeline,
@@ -133,3 +106,41 @@ def create_app(
     )
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app
+
+
+def _described(pipeline: Pipeline, settings: Settings) -> Service:
+    """An application without routes but those of its own description."""
+    hidden = settings.serving.profile == "production"
+    app = Service(
+        title=pipeline.name,
+        openapi_url=None if hidden else "/openapi.json",
+        docs_url=None if hidden else "/docs",
+        redoc_url=None,
+    )
+    described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
+    app.openapi = lambda: described  # type: ignore[method-assign]
+    return app
+
+
+def _add_watching(app: FastAPI, name: str, follower: Follower, metrics: Metrics, clock: Clock) -> None:
+    """Health, and what Prometheus reads."""
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        served = follower.served
+        if served is None:
+            return JSONResponse(
+                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
+                status_code=503,
+            )
+        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
+        return JSONResponse({"status": "ready", "model_name": name, **body})
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    app.add_route("/health/live", live, methods=["GET"])
+    app.add_route("/health/ready", ready, methods=["GET"])
+    app.add_route("/metrics", exposition, methods=["GET"])

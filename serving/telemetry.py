@@ -1,6 +1,5 @@
-"""Whether there are traces. Without `serving.otlp_endpoint` nothing of OpenTelemetry is imported."""
+"""Whether there are traces. Without `serving.otlp_endpoint` OpenTelemetry's SDK and exporter are not imported."""
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from serving.metrics import Metrics
@@ -19,8 +18,8 @@ def open_tracing(settings: ServingSettings, pipeline: str, metrics: Metrics) -> 
     """
     if settings.otlp_endpoint is None:
         return None
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
-        raise UsageError("serving.otlp_endpoint is set, which needs: pip install 'stream-trainer[tracing]'")
-    from serving.tracing import Tracing, exporter  # noqa: PLC0415
-
+    try:
+        from serving.tracing import Tracing, exporter  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError("serving.otlp_endpoint is set, which needs: pip install 'stream-trainer[tracing]'") from error
     return Tracing(pipeline, metrics, exporter(settings.otlp_endpoint), ratio=settings.trace_ratio)

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: the only module that imports it, and imported only when `serving.otlp_endpoint` is set.
+"""OpenTelemetry traces: the only module that knows it, and imported only when `serving.otlp_endpoint` is set.
 
 A request's span continues the caller's trace (W3C `traceparent`). Below it a span says how long it waited for its
 batch. A batch serves several requests, so its inference span is a child of the first traced one and linked with all of
