@@ -5,7 +5,6 @@ const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
 const KEY = "stream-trainer-key";
 const SVG = "http://www.w3.org/2000/svg";
-const ROWS = 5;
 const $ = (id) => document.getElementById(id);
 
 // --- words and numbers
@@ -136,7 +135,7 @@ function drawVersion(served, at) {
   put("not-learned", lost ? `rows; ${count(lost)} left out` : "rows");
   const [day, time] = instant(served?.trained_through).split(" ");
   put("through", day);
-  put("through-time", time ? `${time} UTC, event time` : "of event time");
+  put("through-time", time ? `at ${time} UTC` : "event time");
   const offsets = Object.entries(served?.next_offsets ?? {});
   list($("offsets"), offsets.map(([topic, parts]) => `${topic}: ${Object.entries(parts).map(([p, o]) => `${p} → ${whole.format(o)}`).join(", ")}`));
 }
@@ -160,9 +159,8 @@ function drawSwaps(swaps, at) {
   const failures = swaps.following_errors.map((one) => [`while following: ${words(one.reason)}`, count(one.total)]);
   reasons($("refused"), [...swaps.refused.map((one) => [`refused: ${words(one.reason)}`, count(one.total)]), ...failures]);
   bars($("swap-bars"), swaps.timeline);
-  const rows = swaps.timeline.slice(-ROWS).reverse();
   const body = $("timeline");
-  while (body.rows.length < ROWS) for (let row = body.insertRow(), i = 0; i < 5; i++) row.insertCell().className = i === 4 ? "spare" : "";
+  const rows = swaps.timeline.slice(-body.rows.length).reverse();
   [...body.rows].forEach((row, i) => {
     const one = rows[i];
     const ago = one && Math.max(0, (Date.parse(at) - Date.parse(one.at)) / 1000);
@@ -314,7 +312,7 @@ function fill() {
   filled = true;
   const values = contract.examples[example++ % contract.examples.length];
   for (const field of contract.fields) {
-    const value = values[field.name] ?? "";
+    const value = (Object.hasOwn(values, field.name) ? values[field.name] : null) ?? "";
     const text = Array.isArray(value) ? value.join(", ") : String(value);
     if (field.kind === "choice" && text && ![...field.node.options].some((one) => one.value === text)) {
       field.node.append(make("option", `${text} (counts as other)`, { value: text }));

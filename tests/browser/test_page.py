@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from stream_trainer.contract import Categorical, ClassLabel, Contract, Numeric, 
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
 from stream_trainer.store.storage import LocalStorage
-from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, serving
+from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, golden, learned_state, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,7 +24,7 @@ HOSTILE = "<script>document.title='taken'</script>"
 NASTY = Contract(
     features=[
         Numeric(HOSTILE, low=0, high=10),
-        Numeric("__proto__", optional=True),
+        Numeric("constructor", optional=True),
         Categorical("colour", vocabulary=["<b>red</b>", "blue"]),
         Categorical("shop", buckets=8, optional=True),
         Vector("embedding", 3),
@@ -39,7 +38,7 @@ NASTY_PIPELINE = Pipeline(name="nasty", contract=NASTY)
 NASTY_ROWS: list[dict[str, Any]] = [
     {
         HOSTILE: float(i),
-        "__proto__": None,
+        "constructor": None,
         "colour": ["blue", "<b>red</b>", "green"][i % 3],
         "shop": "<u>x</u>",
         "embedding": [0.5, float(i), -1.0],
@@ -50,7 +49,7 @@ NASTY_ROWS: list[dict[str, Any]] = [
     for i in range(6)
 ]
 SHIFTS = """() => { window.shifts = [];
-new PerformanceObserver((list) => list.getEntries().forEach((e) => { if (!e.hadRecentInput) window.shifts.push(e.value); }))
+new PerformanceObserver((list) => list.getEntries().forEach((e) => { if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map((s) => s.node?.parentElement?.id + "/" + (s.node?.id || s.node?.className || s.node?.textContent))]); }))
 .observe({ type: "layout-shift", buffered: true }); }"""
 
 
@@ -95,17 +94,11 @@ def served(
 def learn(harness: Harness, seed: int = 0) -> None:
     rows = ROWS if harness.pipeline is PIPELINE else NASTY_ROWS
     state = learned_state(harness.pipeline, seed, rows)
-    files = {"golden.arrow": golden_of(harness.pipeline, state, rows)}
+    files = {"golden.arrow": golden(harness.pipeline, state, rows)}
     offsets = {f"{harness.pipeline.name}.examples": {0: 40 + seed, 1: 2}}
     commit_version(harness.store, harness.pipeline, state, files=files, next_offsets=offsets)
     harness.clock.advance(2)
     harness.follower.look()
-
-
-def golden_of(pipeline: Pipeline, state: Any, rows: list[dict[str, Any]]) -> bytes:
-    from tests.serving.fixtures import golden
-
-    return golden(pipeline, state, rows)
 
 
 def has(page: "Page", where: str, text: str) -> None:
@@ -185,7 +178,7 @@ def test_names_of_the_contract_are_text_whatever_they_hold(page: "Page", tmp_pat
         assert page.locator("label").first.inner_text() == HOSTILE
         assert page.get_by_label("embedding").input_value() == "0.5, 0, -1"
         assert page.get_by_label("region").input_value() == "<s>north</s>"
-        page.get_by_label("__proto__").fill("4")
+        page.get_by_label("constructor").fill("4")
         page.locator("#send").click()
         has(page, "#answer", "<img src=x")
         assert harness.log.answered[-1].rows[0].f1 == 4.0
@@ -213,7 +206,7 @@ def test_without_a_version_it_says_so_and_fills_the_form_when_one_comes(page: "P
         has(page, "#version", "none")
         learn(harness)
         has(page, "#version", "1")
-        page.wait_for_function("document.querySelector('#f0').value === '0'")
+        page.wait_for_function("() => document.querySelector('#f0').value === '0'")
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: "Page", tmp_path: Path) -> None:
@@ -275,7 +268,7 @@ def test_text_can_be_read_and_controls_have_names(page: "Page", tmp_path: Path, 
         page.goto(url)
         page.wait_for_selector("#f0")
         has(page, "#version", "1")
-        page.wait_for_function("document.getAnimations().length === 0")
+        page.wait_for_function("() => document.getAnimations().length === 0")
         assert page.evaluate(CONTRAST) == []
         nameless = "[...document.querySelectorAll('input, select, textarea')].filter((n) => !n.labels.length).length"
         assert page.evaluate(nameless) == 0
