@@ -304,6 +304,7 @@ function build(form) {
     return box;
   }));
   $("another").hidden = form.examples.length < 2;
+  $("ask").classList.remove("unbuilt");
   fill();
 }
 
