@@ -112,7 +112,7 @@ class Demo:
         )
         return [
             train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
-            serve_unit(PIPELINE, settings, self._port, logs / "serving.log"),
+            serve_unit(PIPELINE, settings, self._port, logs / "serving.log", admin_port=0),
             replay,
         ]
 

@@ -4,6 +4,7 @@ Children run in sessions of their own, so that Ctrl-C reaches the supervisor alo
 they end. Only processes that it started are ever signalled.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -30,7 +31,8 @@ FINAL_CODES = frozenset({2, 3, 4, 5})
 class Unit:
     """One child: its name, how to start it, and where its output goes (the supervisor's own when None).
 
-    `arguments` may be a function: it is called at each start, so a child can be told where to go on.
+    `arguments` may be a function: it is called at each start, so a child can be told where to go on. `descriptors` are
+    inherited. With `endless`, an end without an error is a death too.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Unit:
     variables: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     drain_seconds: float = 30.0
+    descriptors: Sequence[int] = ()
+    endless: bool = False
 
 
 class Child:
@@ -48,6 +52,7 @@ class Child:
         self.unit = unit
         self.restarts = 0
         self.finished = False
+        self.code = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._again_at = 0.0
@@ -63,15 +68,20 @@ class Child:
         arguments = self.unit.arguments
         given = arguments() if callable(arguments) else arguments
         command = [sys.executable, "-m", self.unit.module, *given]
-        variables = {**environment(), **self.unit.variables}
-        if self.unit.log is None:
-            self._process = subprocess.Popen(command, env=variables, start_new_session=True, stdin=subprocess.DEVNULL)
-        else:
-            self.unit.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.unit.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    command, env=variables, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
+        with contextlib.ExitStack() as stack:
+            log = None
+            if self.unit.log is not None:
+                self.unit.log.parent.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(self.unit.log.open("ab"))
+            self._process = subprocess.Popen(
+                command,
+                env={**environment(), **self.unit.variables},
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=self.unit.descriptors,
+            )
         self._started_at = time.monotonic()
 
     def look(self) -> str | None:
@@ -84,8 +94,9 @@ class Child:
         if self._again_at:
             return self._restart_when_due()
         where = f"; its log: {self.unit.log}" if self.unit.log else ""
-        if code == 0 or code in FINAL_CODES:
+        if (code == 0 and not self.unit.endless) or code in FINAL_CODES:
             self.finished = True
+            self.code = code
             return f"{self.unit.name} ended with exit code {code}{where}"
         lived = time.monotonic() - self._started_at
         self._quick_deaths = 1 if lived > _STEADY_SECONDS else self._quick_deaths + 1
@@ -100,6 +111,11 @@ class Child:
         self.restarts += 1
         self.start()
         return f"{self.unit.name} was started again (process {self.pid})"
+
+    def ask_to_end(self) -> None:
+        """SIGTERM, without waiting."""
+        if self.pid is not None and self._process is not None:
+            self._process.terminate()
 
     def drain(self) -> None:
         """SIGTERM, wait, and SIGKILL when it does not end."""

@@ -28,7 +28,15 @@ def train_unit(
     return Unit(name="trainer", module=_CLI, arguments=arguments, variables={**variables(settings), **more}, log=log)
 
 
-def serve_unit(pipeline: str, settings: Settings, port: int | None = None, log: Path | None = None) -> Unit:
-    """The HTTP service."""
-    arguments = ["serve", pipeline, *(["--port", str(port)] if port is not None else [])]
+def serve_unit(
+    pipeline: str,
+    settings: Settings,
+    port: int | None = None,
+    log: Path | None = None,
+    *,
+    admin_port: int | None = None,
+) -> Unit:
+    """The HTTP service; ports as `serve` takes them, None as the settings say."""
+    given = {"--port": port, "--admin-port": admin_port}
+    arguments = ["serve", pipeline, *(part for name, n in given.items() if n is not None for part in (name, str(n)))]
     return Unit(name="serving", module=_CLI, arguments=arguments, variables=variables(settings), log=log)

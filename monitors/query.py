@@ -20,6 +20,7 @@ from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
+from monitors.webhook import Webhook, webhook_of
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
@@ -43,6 +44,7 @@ class MonitorQuery:
     _gate: "_Gate"
     _producer: ControlProducer
     _reports: Reports
+    _webhook: Webhook | None = None
 
     def check(self) -> None:
         """Nothing while the query runs.
@@ -69,6 +71,8 @@ class MonitorQuery:
         with suppress(Exception):
             self.query.stop()
         self._reports.close()
+        if self._webhook is not None:
+            self._webhook.close()
         with suppress(BrokerUnavailable):
             self._producer.close()
 
@@ -121,18 +125,21 @@ def start_monitor(
 
     Raises:
         BrokerUnavailable: Kafka cannot be reached.
+        UsageError: the webhook's URL is not one that may be called.
     """
     topics, plans = pipeline.topics, topic_plans(pipeline.name, settings.kafka)
+    metrics = Metrics()
+    webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
         admin.create_missing([plans["predictions"], plans["alerts"]])
     url = checkpoint_url(pipeline, settings)
-    producer, reports, metrics = ControlProducer(settings.kafka), Reports(), Metrics()
+    producer, reports = ControlProducer(settings.kafka), Reports()
     monitor = Monitor(
         pipeline,
         Policies.of(settings.monitor),
         baselines=Baselines(open_store(settings, pipeline.name)),
         states=StateFiles(open_storage(url, settings.store)),
-        publish=_publisher(producer, topics.alerts),
+        publish=_publisher(producer, topics.alerts, webhook),
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
         metrics=metrics,
@@ -157,7 +164,7 @@ def start_monitor(
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    running = MonitorQuery(query, metrics, gate, producer, reports)
+    running = MonitorQuery(query, metrics, gate, producer, reports, webhook)
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
@@ -177,9 +184,11 @@ def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
     return [decode_summary(bytes(row.payload)) for row in rows]
 
 
-def _publisher(producer: ControlProducer, topic: str) -> Publish:
+def _publisher(producer: ControlProducer, topic: str, webhook: Webhook | None) -> Publish:
     def publish(alerts: Sequence[Alert]) -> None:
         producer.send(topic, [(alert.alert_key, alert) for alert in alerts])
+        if webhook is not None:
+            webhook.post(alerts)
 
     return publish
 

@@ -27,6 +27,7 @@ class Metrics:
         self._psi = Gauge(f"{name}drift_psi", "PSI of the last window", ["feature"], registry=self.registry)
         self._open = Gauge(f"{name}open_alerts", "Open alerts", registry=self.registry)
         self._events = Counter(f"{name}alert_events", "Published alert events", ["status"], registry=self.registry)
+        self._webhook = Counter(f"{name}webhook_alerts", "Alerts for the webhook", ["outcome"], registry=self.registry)
         self._reports = Counter(f"{name}reports", "Drift reports", ["outcome"], registry=self.registry)
         self._seconds = Histogram(
             f"{name}batch_seconds", "Time in a micro-batch", buckets=_BATCH_SECONDS, registry=self.registry
@@ -56,6 +57,10 @@ class Metrics:
     def report(self, outcome: str) -> None:
         """A report was written, or failed."""
         self._reports.labels(outcome).inc()
+
+    def webhook(self, outcome: str) -> None:
+        """An alert was posted to the webhook, or not."""
+        self._webhook.labels(outcome).inc()
 
     def batch(self, seconds: float) -> None:
         """One micro-batch took so long."""

@@ -67,6 +67,7 @@ class KafkaAnnouncements:
         self._prepare = prepare
         self._consumer: KafkaConsumer | None = None
         self._closed = threading.Event()
+        self._asked = threading.Event()
 
     def poll(self, seconds: float) -> list[Announcement]:
         """See `AnnouncementSource.poll`; the first call reads up to the topic's present end."""
@@ -78,7 +79,8 @@ class KafkaAnnouncements:
             while not self._closed.is_set():
                 left = deadline - time.monotonic()
                 found = self._read(self._consumer, min(_SLICE_SECONDS, max(left, 0.0)))
-                if found or left <= 0:
+                if found or left <= 0 or self._asked.is_set():
+                    self._asked.clear()
                     return found
         self._release()
         return []
@@ -86,6 +88,10 @@ class KafkaAnnouncements:
     def close(self) -> None:
         """See `AnnouncementSource.close`."""
         self._closed.set()
+
+    def hurry(self) -> None:
+        """Ends a waiting `poll` soon, this once, with what there is: whoever follows then looks at the store."""
+        self._asked.set()
 
     def _open(self) -> KafkaConsumer:
         options = client_options(self._settings) | {"bootstrap_timeout_ms": _BOOTSTRAP_MS}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Answering:
         self._clock = clock
         self._wait_seconds = settings.min_version_wait_seconds
         self._ids = PredictionIds(clock)
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(settings.queue_requests)
         follower.on_swap(self._arrivals.tell)
         limits = BatchLimits(
             batch_rows=settings.batch_rows,
@@ -87,7 +88,9 @@ class Answering:
         challenger = self._challenger()
         if challenger is not None and self._is_canary(challenger, rows, ids, wish):
             served, role = challenger.served, "canary"
+        self._require_fresh(served, wish)
         outputs = await self._outputs(served, rows)
+        staleness = self._require_fresh(served, wish)
         number = served.number
         self._log.record(
             Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=number, role=role)
@@ -95,7 +98,7 @@ class Answering:
         self._metrics.rows.inc(len(rows))
         if challenger is not None and challenger.mode == "shadow":
             self._shadow.offer(Shadowed(served=challenger.served, ids=ids, rows=rows, requested_at=requested_at))
-        return Outcome(served=served, ids=ids, outputs=outputs, staleness=served.staleness(self._clock()))
+        return Outcome(served=served, ids=ids, outputs=outputs, staleness=staleness)
 
     def _is_canary(self, challenger: Challenger, rows: Sequence[Any], ids: Sequence[str], wish: Wish) -> bool:
         """Whether the challenger answers: a request has one answerer, found by the key of its first row, or its id."""
@@ -112,16 +115,20 @@ class Answering:
             served = next((one for one in self.versions() if one.number == wish.version), None)
             if served is None:
                 raise Problem(404, "unknown_version", f"version {wish.version} is not loaded here")
+            if served.number < wish.min_version:
+                raise _not_reached(
+                    wish, served, f"version {wish.version} is asked for, and one from {wish.min_version} on"
+                )
         elif wish.min_version and (served is None or served.number < wish.min_version):
             served = await self._at_least(wish)
-        if served is not None:
-            staleness = served.staleness(self._clock())
-            if staleness > wish.max_staleness:
-                detail = (
-                    f"version {served.number} is {staleness:.3f} s stale, at most {wish.max_staleness:g} s were asked"
-                )
-                raise Problem(503, "too_stale", detail, headers=_SOON, model_version=served.number)
         return served
+
+    def _require_fresh(self, served: Served, wish: Wish) -> float:
+        staleness = served.staleness(self._clock())
+        if staleness > wish.max_staleness:
+            detail = f"version {served.number} is {staleness:.3f} s stale, at most {wish.max_staleness:g} s were asked"
+            raise Problem(503, "too_stale", detail, headers=_SOON, model_version=served.number)
+        return staleness
 
     async def _at_least(self, wish: Wish) -> Served:
         def there() -> Served | None:
@@ -133,14 +140,19 @@ class Answering:
             now = self._follower.served
             number = None if now is None else now.number
             detail = f"version {wish.min_version} did not serve within {self._wait_seconds:g} s; it is {number} now"
-            status = 409 if wish.conflict else 503
-            raise Problem(status, "version_not_reached", detail, headers=_SOON, model_version=number)
+            raise _not_reached(wish, now, detail)
         return served
 
     def _no_version(self, ids: Sequence[str], rows: Sequence[Any], requested_at: datetime) -> Problem:
         self._log.record(Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=None, model_version=None))
         detail = "nothing has been learned yet; the request was logged, ask again soon"
         return Problem(503, "no_version", detail, headers=_SOON, prediction_ids=ids)
+
+
+def _not_reached(wish: Wish, served: Served | None, detail: str) -> Problem:
+    number = None if served is None else served.number
+    status = 409 if wish.conflict else 503
+    return Problem(status, "version_not_reached", detail, headers=_SOON, model_version=number)
 
 
 def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
@@ -156,25 +168,37 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
 class Arrivals:
     """Lets requests wait until another version serves; told from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 2_000) -> None:
+        self._most = most
+        self._waiting = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
 
     def tell(self) -> None:
         """Something has changed."""
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._wake)
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended, and with it everyone who waited
+                loop.call_soon_threadsafe(self._wake)
 
-    async def until(self, found: "Callable[[], Served | None]", seconds: float) -> Served | None:
-        """What `found` gives, asked at once and at every change; None after so many seconds without."""
+    async def until(self, found: Callable[[], Served | None], seconds: float) -> Served | None:
+        """What `found` gives, asked at once and at every change; None after so many seconds without.
+
+        Raises:
+            Problem: 503, too many wait already.
+        """
+        if self._waiting >= self._most:
+            raise Problem(503, "queue_full", "too many requests wait for a version", headers=_SOON)
         self._loop = asyncio.get_running_loop()  # before the first look: a change after it is told
+        self._waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 while (served := found()) is None:
                     await self._changed.wait()
         except TimeoutError:
             return found()
+        finally:
+            self._waiting -= 1
         return served
 
     def _wake(self) -> None:

@@ -1,6 +1,6 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -24,7 +24,7 @@ from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
 from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import Settings
+from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import ModelStore
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def create_app(
     store: ModelStore,
     clock: Clock = utc_now,
     challenger: Callable[[], Challenger | None] = lambda: None,
+    render: Callable[[], Awaitable[bytes]] | None = None,
     address: str | None = None,
     tracing: "Tracing | None" = None,
 ) -> FastAPI:
@@ -73,6 +74,7 @@ def create_app(
         store: where the manifests are that `/lineage` tells of.
         clock: the present instant.
         challenger: the version that shadows or answers a share, if there is one.
+        render: the text exposition; None tells of `metrics` alone.
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
     """
@@ -93,7 +95,7 @@ def create_app(
     inference = routes(pipeline, settings.serving, answers, clock, metrics)
     app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
-    _add_watching(app, pipeline.name, follower, metrics, clock)
+    _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
     add_page(
         app,
         pipeline,
@@ -122,25 +124,46 @@ def _described(pipeline: Pipeline, settings: Settings) -> Service:
     return app
 
 
-def _add_watching(app: FastAPI, name: str, follower: Follower, metrics: Metrics, clock: Clock) -> None:
+def _add_watching(
+    app: FastAPI,
+    name: str,
+    settings: ServingSettings,
+    follower: Follower,
+    clock: Clock,
+    render: Callable[[], Awaitable[bytes]],
+) -> None:
     """Health, and what Prometheus reads."""
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
-    async def ready(_: Request) -> Response:
-        served = follower.served
-        if served is None:
-            return JSONResponse(
-                {"status": "not_ready", "reason": follower.reason, "model_version": None, "staleness_seconds": None},
-                status_code=503,
-            )
-        body = {"model_version": served.number, "staleness_seconds": served.staleness(clock())}
-        return JSONResponse({"status": "ready", "model_name": name, **body})
-
     async def exposition(_: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+        return Response(await render(), headers={"content-type": CONTENT_TYPE})
 
     app.add_route("/health/live", live, methods=["GET"])
-    app.add_route("/health/ready", ready, methods=["GET"])
+    app.add_route("/health/ready", _readiness(name, settings, follower, clock), methods=["GET"])
     app.add_route("/metrics", exposition, methods=["GET"])
+
+
+def _rendering(metrics: Metrics) -> Callable[[], Awaitable[bytes]]:
+    async def render() -> bytes:
+        return metrics.render()
+
+    return render
+
+
+def _readiness(
+    name: str, settings: ServingSettings, follower: Follower, clock: Clock
+) -> Callable[[Request], Awaitable[Response]]:
+    most = settings.max_staleness_seconds
+
+    async def ready(_: Request) -> Response:
+        served = follower.served
+        staleness = None if served is None else served.staleness(clock())
+        body = {"model_version": None if served is None else served.number, "staleness_seconds": staleness}
+        if staleness is None or (most is not None and staleness > most):
+            reason = follower.reason if staleness is None else "too_stale"
+            return JSONResponse({"status": "not_ready", "reason": reason, **body}, status_code=503)
+        return JSONResponse({"status": "ready", "model_name": name, **body})
+
+    return ready

@@ -8,16 +8,17 @@ than they do; the others run in one thread, so that others are parsed and answer
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from serving.inference_thread import InferenceThread
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.problems import Problem
@@ -55,18 +56,20 @@ class Cost:
     """
 
     def __init__(self) -> None:
-        self._call = 0.0
+        self._call = math.inf
         self._row = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
         """A batch of so many rows has cost so much; the newest count most."""
-        if rows <= _FEW_ROWS:
+        if math.isinf(self._call):
+            self._call = seconds
+        elif rows <= _FEW_ROWS or seconds < self._call:  # a large batch that cost less than a call: calls are cheaper
             self._call += _SMOOTHING * (seconds - self._call)
-        else:
+        if rows > _FEW_ROWS:
             self._row += _SMOOTHING * (max(0.0, seconds - self._call) / rows - self._row)
 
     def estimate(self, rows: int) -> float:
-        """Seconds; 0 before anything was observed."""
+        """Seconds; infinite before anything was observed, so that nobody waits on the loop for a model nobody knows."""
         return self._call + self._row * rows
 
 
@@ -100,7 +103,8 @@ class Batches:
         self._rows = 0
         self._scheduled = False
         self._running: list[_Work] = []
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._expiry: asyncio.TimerHandle | None = None
+        self._pool = InferenceThread()
         metrics.queue_rows.set_function(lambda: self._rows)
 
     @property
@@ -132,8 +136,8 @@ class Batches:
             raise
 
     def close(self) -> None:
-        """End the thread; what waits is not answered any more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the thread after the batch that it computes."""
+        self._pool.shutdown(wait=False)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         if not (self._scheduled or self._running):
@@ -153,7 +157,7 @@ class Batches:
         self._running = works
         computed = loop.run_in_executor(self._pool, self._computed, works)
         computed.add_done_callback(lambda future: self._ran(loop, future))
-        loop.call_later(self._limits.seconds, self._expire, loop)
+        self._watch(loop)
 
     def _take(self) -> list[_Work]:
         works: list[_Work] = []
@@ -162,7 +166,7 @@ class Batches:
         while self._waiting and (not works or rows + len(self._waiting[0].rows) <= self._limits.batch_rows):
             work = self._waiting.popleft()
             self._rows -= len(work.rows)
-            if now - work.arrived > self._limits.seconds:
+            if now - work.arrived >= self._limits.seconds:
                 _refuse(work)
             elif not work.done.done():
                 works.append(work)
@@ -185,37 +189,55 @@ class Batches:
     def _of_one_version(self, works: list[_Work]) -> list[tuple[_Work, list[Any] | Exception]]:
         rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
         try:
-            outputs = self._predict(works[0].served, rows)
-            if not bool(torch.isfinite(outputs).all()):
-                raise ValueError(f"version {works[0].served.number} gave an output that is not finite")
+            values = self._checked(works[0].served, rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is one request's failure
             if len(works) == 1:
                 return [(works[0], error)]
             return [pair for work in works for pair in self._of_one_version([work])]
-        values = outputs.tolist()
         ends = list(itertools.accumulate(len(work.rows) for work in works))
         return [(work, values[end - len(work.rows) : end]) for work, end in zip(works, ends, strict=True)]
+
+    def _checked(self, served: Served, rows: Sequence[Any]) -> list[Any]:
+        try:
+            outputs = self._predict(served, rows)
+        except (StopIteration, SystemExit) as error:  # a future takes the one for its own, a thread ends of the other
+            raise RuntimeError(f"version {served.number} raised {type(error).__name__}") from error
+        if outputs.ndim == 0 or len(outputs) != len(rows):
+            raise ValueError(
+                f"version {served.number} gave outputs of shape {tuple(outputs.shape)} for {len(rows)} rows"
+            )
+        if not bool(torch.isfinite(outputs).all()):
+            raise ValueError(f"version {served.number} gave an output that is not finite")
+        values: list[Any] = outputs.tolist()
+        return values
 
     def _ran(
         self, loop: asyncio.AbstractEventLoop, computed: "asyncio.Future[list[tuple[_Work, list[Any] | Exception]]]"
     ) -> None:
         self._running = []
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         if not computed.cancelled():
             _settle(computed.result())
         self._wake(loop)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """A batch that hangs must not hold its requests, nor those behind it, for longer than was promised."""
+        waits = [work.arrived for work in (*self._running, *itertools.islice(self._waiting, 1)) if not work.done.done()]
+        oldest = min(waits, default=self._monotonic())
+        self._expiry = loop.call_later(oldest + self._limits.seconds - self._monotonic(), self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         now = self._monotonic()
         for work in self._running:
-            if now - work.arrived > self._limits.seconds:
+            if now - work.arrived >= self._limits.seconds:
                 _refuse(work)
-        if self._running:
-            while self._waiting and now - self._waiting[0].arrived > self._limits.seconds:
-                work = self._waiting.popleft()
-                self._rows -= len(work.rows)
-                _refuse(work)
-            loop.call_later(min(0.1, self._limits.seconds), self._expire, loop)
+        while self._waiting and now - self._waiting[0].arrived >= self._limits.seconds:
+            work = self._waiting.popleft()
+            self._rows -= len(work.rows)
+            _refuse(work)
+        self._watch(loop)
 
 
 def _model(work: _Work) -> int:

@@ -30,7 +30,7 @@ async def receive_body(receive: Receive, content_length: str, limit: int) -> byt
         Problem: 413 beyond `limit` bytes, 408 when it takes longer than `BODY_SECONDS`.
         ClientDisconnect: the client went away.
     """
-    if content_length.isdigit() and int(content_length[:20]) > limit:
+    if content_length.isdecimal() and int(content_length[:20]) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0

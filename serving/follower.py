@@ -110,7 +110,11 @@ class Follower:
     def look(self) -> None:
         """Ask the store which version is the champion, and follow that."""
         self._next_look = self._monotonic() + self._poll_seconds
-        decision = self._stored()
+        try:
+            decision = self._stored()
+        except Exception:
+            self._follow()  # what was pushed counts although the store does not answer
+            raise
         if decision is not None:
             self._consider(decision)
         self._follow()
@@ -175,6 +179,7 @@ class Follower:
         ):
             self._wanted = new
             self._newest_alias = new.alias
+            self._metrics.champion_version.set(new.version)
         self._highest_heard = max(self._highest_heard, new.version)
 
     def _is_later(self, new: Decision, current: Decision) -> bool:
@@ -212,11 +217,12 @@ class Follower:
         self._refused = None
 
     def _serve(self, model: Served, started: float) -> None:
-        before, self.served = self.served, model
-        self.reason = ""
-        if before is not None:
+        before = self.served
+        if before is not None:  # first, so that whoever reads `loaded` in between misses none that is kept
             numbers = (before.number, model.number)
             self._before = (before, *(v for v in self._before if v.number not in numbers))[: self._kept]
+        self.served = model
+        self.reason = ""
         for listener in self._listeners:
             listener()
         self._metrics.swap_seconds.observe(self._monotonic() - started)

@@ -26,6 +26,9 @@ class Metrics:
 
         self.requests = counter("requests", "Requests for predictions by outcome.", ("outcome",))
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
+        self.refused_requests = counter("refused_requests", "Requests the gate did not let through.", ("reason",))
+        self.cut_connections = counter("cut_connections", "Connections given up, by reason.", ("reason",))
+        self.keys_refused = counter("keys_refused", "Times the file of API keys could not be used.")
         self.queue_rows = gauge("queue_rows", "Rows that wait for a forward pass.")
         self.queue_seconds = histogram("queue_seconds", "Seconds the oldest request of a batch waited.", _SECONDS)
         self.inference_seconds = histogram(
@@ -34,6 +37,7 @@ class Metrics:
         self.batch_rows = histogram("batch_rows", "Rows that shared a forward pass.", _ROWS)
         self.rows = counter("rows", "Rows answered with an output.")
         self.model_version = gauge("model_version", "The version that answers; 0 while there is none.")
+        self.champion_version = gauge("champion_version", "The version that should answer; 0 while none is known.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
         self.weight_age = gauge("weight_age_seconds", "Now minus the commit of the version that answers.")
         self.swaps = counter("swaps", "Times another version began to answer.")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.features import encode
+from stream_trainer.ipc import Limits
 from stream_trainer.learner import State
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
@@ -25,6 +26,8 @@ from stream_trainer.store.store import GOLDEN
 
 OUTPUT = "_output"
 _RTOL, _ATOL = 1e-5, 1e-6
+_GOLDEN_LIMITS = Limits(unpacked=64 * 2**20, cells=2**22)
+_MOST_GOLDEN_ROWS = 1_000
 
 
 class Refused(Corrupt):
@@ -100,6 +103,10 @@ def _manifest(store: ModelStore, number: int, sha256: str | None, where: str) ->
         raise Refused("damaged", str(error)) from error
     if sha256 is not None and version.sha256 != sha256:
         raise Refused("digest", f"{where} is not the one that was announced: the manifest's SHA-256 differs")
+    try:
+        store.check_parent(version)
+    except Corrupt as error:
+        raise Refused("chain", str(error)) from error
     return version
 
 
@@ -113,14 +120,7 @@ def _damage(where: str) -> Iterator[None]:
 
 def _warm_up(pipeline: Pipeline, state: State, golden: bytes, where: str) -> None:
     """Predict the golden rows: the answer must be what the trainer saw, and the first request finds a warm model."""
-    try:
-        table = table_from_bytes(golden).combine_chunks()
-        columns = {
-            field.name: _one_array(table.column(field.name)) for field in arrow_fields(pipeline.contract, "request")
-        }
-        expected = table.column(OUTPUT).to_pylist()
-    except (pa.ArrowException, KeyError, OSError) as error:
-        raise Refused("golden", f"{where}: golden.arrow cannot be read: {error}") from error
+    columns, expected = _golden(pipeline, golden, where)
     if not expected:
         return
     try:
@@ -131,11 +131,31 @@ def _warm_up(pipeline: Pipeline, state: State, golden: bytes, where: str) -> Non
         raise Refused("golden", f"{where} answers its golden rows differently here than where it was learned")
 
 
+def _golden(pipeline: Pipeline, golden: bytes, where: str) -> tuple[dict[str, pa.Array], list[list[float]]]:
+    """The rows to predict and what must come out; every column of exactly the type that the trainer writes."""
+    fields = arrow_fields(pipeline.contract, "request")
+    wanted = {**{field.name: field.type for field in fields}, OUTPUT: pa.list_(pa.float32())}
+    try:
+        table = table_from_bytes(golden, _GOLDEN_LIMITS)
+    except Corrupt as error:
+        raise Refused("golden", f"{where}: golden.arrow: {error}") from error
+    if {field.name: field.type for field in table.schema} != wanted or len(table.schema) != len(wanted):
+        raise Refused("golden", f"{where}: golden.arrow has other columns than the pipeline's contract")
+    if table.num_rows > _MOST_GOLDEN_ROWS:
+        raise Refused("golden", f"{where}: golden.arrow holds {table.num_rows} rows")
+    table = table.combine_chunks()
+    columns = {field.name: _one_array(table.column(field.name)) for field in fields}
+    return columns, table.column(OUTPUT).to_pylist()
+
+
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
 def _same(outputs: Tensor, expected: list[list[float]]) -> bool:
     found = outputs.reshape(len(outputs), -1).to(torch.float64).numpy()
-    wanted = np.asarray(expected, dtype=np.float64)
+    try:
+        wanted = np.asarray(expected, dtype=np.float64)
+    except (TypeError, ValueError):  # a row is missing, or not as long as the others
+        return False
     return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=_RTOL, atol=_ATOL))

@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT
 from serving.problems import MEDIA_TYPE
 from stream_trainer.contract import (
     FLOAT32_MAX,
@@ -13,6 +14,7 @@ from stream_trainer.contract import (
     ClassLabel,
     Contract,
     Feature,
+    Label,
     Numeric,
     Vector,
 )
@@ -75,10 +77,25 @@ def answer_schema(pipeline: Pipeline) -> Schema:
         "trained_through": _nullable({"type": "string", "format": "date-time"}),
         "staleness_seconds": {"type": "number", "minimum": 0},
     }
-    prediction = _object(
-        {"prediction_id": {"type": "string", "format": "uuid"}, "output": output_schema(pipeline.contract)}
-    )
-    return _object({**fields, "predictions": {"type": "array", "items": prediction}})
+    label = pipeline.contract.label
+    prediction: Schema = {
+        "prediction_id": {"type": "string", "format": "uuid"},
+        "output": output_schema(pipeline.contract),
+        "prediction": _prediction_schema(label),
+    }
+    if isinstance(label, BinaryLabel | ClassLabel):
+        prediction["probability"] = {"type": "number", "minimum": 0, "maximum": 1, "description": "of the prediction"}
+    return _object({**fields, "predictions": {"type": "array", "items": _object(prediction)}})
+
+
+def _prediction_schema(label: Label) -> Schema:
+    match label:
+        case BinaryLabel():
+            return {"type": "boolean", "description": "whether true is at least as likely as false"}
+        case ClassLabel(classes=classes):
+            return {"enum": list(classes), "description": "the likeliest class"}
+        case _:
+            return {"type": "number", "description": "the output"}
 
 
 def output_schema(contract: Contract) -> Schema:
@@ -175,16 +192,20 @@ def _predict(pipeline: Pipeline, max_rows: int) -> Schema:
         "maxItems": max_rows,
     }
     problems = {
+        "400": "a header that states a demand cannot be read; `header` names it",
         "408": "the body took too long",
+        "409": "the version demanded does not serve, and `X-On-Conflict: 409` was sent",
         "413": "too many bytes or instances",
         "422": "the body is not JSON of this form; `where` says where",
         "500": "the prediction failed",
-        "503": "nothing has been learned yet; `prediction_ids` names what was logged",
+        "503": "ask again after `Retry-After`; `reason` says why: no_version, version_not_reached, too_stale, queue_full or "
+        "timed_out. Of no_version, `prediction_ids` names what was logged",
     }
     answered = _content("application/json", "Answer") | {"description": "one prediction for each instance, in order"}
     return {
         "summary": f"Predict {pipeline.contract.label.name}",
         "operationId": "predict",
+        "parameters": demands(),
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _object({"instances": instances})}},
@@ -194,6 +215,25 @@ def _predict(pipeline: Pipeline, max_rows: int) -> Schema:
             **{code: _content(MEDIA_TYPE, "Problem") | {"description": text} for code, text in problems.items()},
         },
     }
+
+
+def demands() -> list[Schema]:
+    """The headers by which a request demands something of the version that answers."""
+    headers: dict[str, tuple[Schema, str]] = {
+        MIN_VERSION: (
+            {"type": "integer", "minimum": 0, "maximum": 10**19 - 1},
+            "this version or a later one answers; waited for, up to a bound",
+        ),
+        MAX_STALENESS: (
+            {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,12}(\.[0-9]{1,9})?$"},
+            "seconds above 0; a staler answer is refused",
+        ),
+        ON_CONFLICT: ({"enum": ["409", "503"]}, "the status when the version is not reached in time; 503 by default"),
+    }
+    return [
+        {"name": name, "in": "header", "schema": schema, "description": text}
+        for name, (schema, text) in headers.items()
+    ]
 
 
 def _lineage() -> Schema:
@@ -250,6 +290,8 @@ _PROBLEM: Schema = {
         "detail": {"type": "string"},
         "reason": {"type": "string", "description": "a stable code"},
         "where": {"type": "string", "description": "a JSON path into the request"},
+        "header": {"type": "string", "description": "the header that cannot be read"},
+        "model_version": {"type": ["integer", "null"], "description": "the version that serves"},
         "prediction_ids": {"type": "array", "items": {"type": "string", "format": "uuid"}},
     },
     "required": ["type", "title", "status", "detail", "reason"],

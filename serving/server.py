@@ -1,62 +1,105 @@
-"""`run`: one process that serves one pipeline until it is told to stop."""
+"""`run`: one process that serves one pipeline, and its admin port, until it is told to stop."""
 
 import contextlib
-import ipaddress
 import logging
-import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-import uvicorn
+from starlette.types import ASGIApp
 
+from serving.admin import create_admin
 from serving.announcements import KafkaAnnouncements
 from serving.app import create_app
 from serving.clock import utc_now
 from serving.follower import Follower
+from serving.keys import KeyRing
 from serving.metrics import Metrics
+from serving.ports import open_ports, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
-from serving.trial import make_trial
-from stream_trainer.errors import BrokerUnavailable, UsageError
+from serving.tls import tls_context
+from serving.trial import Trial, make_trial
+from serving.ways import Ways
+from serving.workers import Peers, Worker
+from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.loading import load_pipeline
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import Settings
-from stream_trainer.store import open_store
+from stream_trainer.settings import ServingSettings, Settings
+from stream_trainer.store import ModelStore, open_store
 
 logger = logging.getLogger(__name__)
 
 _TOPICS = ("predictions", "models")
-_GRACE_SECONDS = 10
 
 
-def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -> int:
+def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, worker: Worker | None = None) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean end.
 
     Args:
         pipeline_address: `module:attribute`.
-        settings: where Kafka and the store are, and where to listen; port 0 takes a free one.
+        settings: where Kafka and the store are, where to listen and who may ask; port 0 takes a free one.
         no_create: refuse when a topic is missing instead of creating it.
+        worker: which of several this is; it takes over the listening sockets that it was handed.
 
     Raises:
-        UsageError: the address is not loopback, is taken, or (with `no_create`) a topic is missing.
+        UsageError: a port would be open to anyone, cannot be bound or has no usable keys or certificate, or (with
+            `no_create`) a topic is missing.
         BrokerUnavailable: no Kafka is configured. One that does not answer is no obstacle.
     """
-    refuse_public(settings.serving.host)
+    refuse_open(settings.serving)
+    if worker is not None:
+        worker.end_with_parent()
     torch.set_num_threads(1)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)
-    listener = listen(settings.serving.host, settings.serving.port)
-    metrics = Metrics()
-    log = PredictionLog(
-        pipeline.contract,
-        pipeline.topics.predictions,
-        kafka_producer(settings),
-        metrics,
-        max_rows=settings.serving.prediction_queue,
-    )
-    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, _preparation(pipeline, settings, no_create))
+    tls = tls_context(settings.serving)
+    with contextlib.ExitStack() as stack:
+        public, admin = _listeners(settings.serving, stack, worker)
+        parts = _make_parts(pipeline, settings, _preparation(pipeline, settings, no_create), worker)
+        ways = Ways(serving=settings.serving, keys=parts.keys, metrics=parts.metrics, tls=tls)
+        orders = create_admin(parts.store, parts.follower, settings.kafka, look=parts.source.hurry)
+        companions = [] if admin is None else [(ways.admin(orders), admin)]
+        said = _say if worker is None or worker.index == 0 else _nothing
+        first = ways.public(
+            _app(pipeline, settings, parts),
+            lambda: said(pipeline, settings.serving, public, admin),
+            [server for server, _ in companions],
+        )
+        parts.start(stack)
+        serve([(first, public), *companions])
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What lives as long as the process."""
+
+    metrics: Metrics
+    log: PredictionLog
+    source: KafkaAnnouncements
+    store: ModelStore
+    follower: Follower
+    trial: Trial
+    keys: KeyRing | None
+    peers: Peers | None
+
+    def start(self, stack: contextlib.ExitStack) -> None:
+        """Begin, and have the stack end what has begun, the last first."""
+        stack.callback(self.log.close)
+        self.log.start()
+        for part in (self.follower, self.trial, self.keys, self.peers):
+            if part is not None:
+                stack.callback(part.stop)
+                part.start()
+
+
+def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], None], worker: Worker | None) -> _Parts:
+    metrics, serving = Metrics(), settings.serving
+    producer = kafka_producer(settings)
+    source = KafkaAnnouncements(settings.kafka, pipeline.topics.models, prepare)
     store = open_store(settings, pipeline.name)
     follower = Follower(
         pipeline,
@@ -64,107 +107,63 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False) -
         source,
         metrics,
         utc_now,
-        poll_seconds=settings.serving.poll_seconds,
-        versions_loaded=settings.serving.versions_loaded,
+        poll_seconds=serving.poll_seconds,
+        versions_loaded=serving.versions_loaded,
     )
-    trial = make_trial(pipeline, settings, metrics, utc_now)
-    app = create_app(
+    return _Parts(
+        metrics=metrics,
+        log=PredictionLog(
+            pipeline.contract, pipeline.topics.predictions, producer, metrics, max_rows=serving.prediction_queue
+        ),
+        source=source,
+        store=store,
+        follower=follower,
+        trial=make_trial(pipeline, settings, metrics, utc_now),
+        keys=_keys(serving, metrics),
+        peers=None if worker is None else Peers(worker, metrics),
+    )
+
+
+def _app(pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
+    return create_app(
         pipeline,
         settings,
-        log=log,
-        follower=follower,
-        metrics=metrics,
-        store=store,
-        challenger=lambda: trial.challenger,
-    )
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws="none",
-        lifespan="off",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    log.start()
-    follower.start()
-    trial.start()
-    try:
-        Server(config, lambda: _say(pipeline, settings, listener)).run(sockets=[listener])
-    finally:
-        trial.stop()
-        follower.stop()
-        log.close()
-        listener.close()
-    return 0
-
-
-class Server(uvicorn.Server):
-    """Uvicorn that says when it listens, and returns after a signal instead of raising it again."""
-
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._listening = listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._listening()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """What is queued for Kafka is written after the server ends, so a signal must not end the process."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = [signal.signal(number, self.handle_exit) for number in signals]
-        except ValueError:  # not the main thread: whoever started this one stops it
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
-
-
-def refuse_public(host: str) -> None:
-    """Bind loopback only.
-
-    Raises:
-        UsageError: the host is reachable from elsewhere.
-    """
-    if host == "localhost":
-        return
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise UsageError(
-        f"serving on {host} would be open to anyone: there are no API keys yet, so only loopback is served; "
-        "use --host 127.0.0.1 and put an authenticating proxy in front"
+        log=parts.log,
+        follower=parts.follower,
+        metrics=parts.metrics,
+        store=parts.store,
+        challenger=lambda: parts.trial.challenger,
+        render=None if parts.peers is None else parts.peers.render,
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
-
-    Raises:
-        UsageError: the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise UsageError(
-            f"{host}:{port} cannot be bound: {error.strerror}; choose another --port, 0 for any"
-        ) from error
+def _listeners(
+    serving: ServingSettings, stack: contextlib.ExitStack, worker: Worker | None
+) -> tuple[socket.socket, socket.socket | None]:
+    """The public port and the admin port, if there is one: a worker's are its parent's."""
+    if worker is None:
+        public, *admin = stack.enter_context(open_ports(serving))
+    else:
+        public, *admin = [stack.enter_context(handed) for handed in worker.sockets()]
+    return public, admin[0] if admin else None
 
 
-def _say(pipeline: Pipeline, settings: Settings, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    docs = "" if settings.serving.profile == "production" else f", API docs at {url}/docs"
-    print(f"serving {pipeline.name} at {url}/predict{docs}", flush=True)  # noqa: T201 - the one line of this command
+def _keys(serving: ServingSettings, metrics: Metrics) -> KeyRing | None:
+    if serving.keys_file is None:
+        return None
+    return KeyRing(serving.keys_file, metrics, rate=serving.rate_per_second, burst=serving.rate_burst)
+
+
+def _say(pipeline: Pipeline, serving: ServingSettings, public: socket.socket, admin: socket.socket | None) -> None:
+    tls = serving.tls_certfile is not None
+    url = url_of(public, tls=tls)
+    docs = "" if serving.profile == "production" else f", API docs at {url}/docs"
+    orders = "" if admin is None else f", admin at {url_of(admin, tls=tls)}"
+    print(f"serving {pipeline.name} at {url}/predict{docs}{orders}", flush=True)  # noqa: T201 - the one line of this command
+
+
+def _nothing(*_: object) -> None:
+    """The first worker speaks for all."""
 
 
 def _preparation(pipeline: Pipeline, settings: Settings, no_create: bool) -> Callable[[], None]:

@@ -82,7 +82,13 @@ class Trial:
         self._metrics = metrics
         self._clock = clock
         self._settings = settings
-        self._rules = Rules(alpha=settings.alpha, margin=settings.margin, max_rows=settings.max_rows)
+        self._rules = Rules(
+            alpha=settings.alpha,
+            margin=settings.margin,
+            max_rows=settings.max_rows,
+            block_rows=settings.block_rows,
+            least_reach=settings.least_reach,
+        )
         self._poll_seconds = poll_seconds
         self._settle_seconds = settle_seconds
         self._monotonic = monotonic

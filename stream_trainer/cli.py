@@ -8,13 +8,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import champion, lineage, models, rejected, replay
+from stream_trainer.commands import champion, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
@@ -27,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.add_typer(keys.app, name="keys")
 app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
 app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(
     lineage.lineage
@@ -152,17 +155,56 @@ def serve(
     pipeline: PipelineAddress,
     host: Annotated[str | None, typer.Option(help="Address to bind; only loopback without API keys.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = None,
+    admin_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of promote, rollback, pin, release, reload and status; 0 takes a free one, -1 has none.",
+            min=-1,
+            max=65535,
+            show_default="the setting serving.admin_port, 8001",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer on the port.", min=1, show_default="serving.workers, 1")
+    ] = None,
     no_create: NoCreate = False,
+    as_worker: Annotated[str | None, typer.Option("--as-worker", hidden=True)] = None,
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
-    log_to_stderr()
-    from serving.server import run  # noqa: PLC0415
+    from serving.logs import log_as  # noqa: PLC0415
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = connected(Settings())
-    serving = settings.serving.model_copy(update=given)
-    run(pipeline, settings.model_copy(update={"serving": serving}), no_create=no_create)
+    given = {"host": host, "port": port, "admin_port": admin_port, "workers": workers}
+    settings = Settings()
+    serving = settings.serving.model_copy(update={name: value for name, value in given.items() if value is not None})
+    log_as(serving.log_format)
+    settings = connected(settings.model_copy(update={"serving": serving}))
+    if serving.workers > 1 and as_worker is None:
+        raise typer.Exit(_serve_with_workers(pipeline, settings, no_create))
+    from serving.server import run  # noqa: PLC0415
+    from serving.workers import Worker  # noqa: PLC0415
+
+    run(pipeline, settings, no_create=no_create, worker=None if as_worker is None else Worker.parse(as_worker))
+
+
+def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> int:
+    from infra.workers import serve_with_workers  # noqa: PLC0415
+    from serving.ports import open_ports, refuse_open  # noqa: PLC0415
+
+    stop = stop_on_signal()
+    refuse_open(settings.serving)
+    with open_ports(settings.serving) as listeners:
+        public, *admin = [listener.getsockname()[1] for listener in listeners]
+        ports = ["--port", str(public), "--admin-port", str(admin[0] if admin else -1)]
+        arguments = [
+            "serve",
+            pipeline,
+            "--host",
+            settings.serving.host,
+            *ports,
+            *(["--no-create"] if no_create else []),
+        ]
+        return serve_with_workers(arguments, settings, [listener.fileno() for listener in listeners], stop)
 
 
 @app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
@@ -229,6 +271,8 @@ def main() -> None:
         _fail(f"{error}; is the disk full, or the folder not ours to write?", 1)
     except ValidationError as error:
         _fail(f"a setting is not usable: {_settings_problem(error)}", 2)
+    except (SettingsError, TOMLDecodeError) as error:
+        _fail(f"the settings cannot be read: {error}", 2)
 
 
 def _settings_problem(error: ValidationError) -> str:

@@ -6,6 +6,8 @@ Each row gives one number in [-1, 1], above 0 when the challenger did better on 
   (Brier 1950; sum over the classes of (p - 1{class is true})^2, at most 2).
 * numbers: (|e1| - |e2|) / (|e1| + |e2|) of the champion's error e1 and the challenger's e2; 0 when both are exact.
 
+Bet is on the mean of a block of rows, as rows next to each other often share their fate. How far a difference could
+have gone, whatever the label, is its reach: the two predictions tell (1 for numbers).
 An output that is not finite counts as the worst there is.
 """
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream_trainer.betting import Wealth
+from stream_trainer.blocks import OpenBlock
 from stream_trainer.contract import Task
 
 Floats = NDArray[np.float64]
@@ -38,16 +41,21 @@ class Rules:
             `margin`, and of `worse` where it is no worse; however long, and whenever one looks.
         margin: in units of the row's difference, at least 0 and below 1.
         max_rows: rows after which it is `no_better`.
+        block_rows: rows of a block, at least 1. Rows may share their fate over a quarter of it.
+        least_reach: above 0, at most 1. A bet is as if one block could lose so much, or as much as any block could so
+            far. At 1 no bet leans on what the blocks so far could do.
     """
 
     alpha: float = 0.01
     margin: float = 0.0
     max_rows: int = 100_000
+    block_rows: int = 100
+    least_reach: float = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """What the rows so far say; of constant size. The first row that decides ends it, later ones change nothing.
+    """What the rows so far say; of constant size. The first block that decides ends it, later rows change nothing.
 
     Attributes:
         task: what kind of label.
@@ -56,12 +64,16 @@ class Contest:
         sums: float64 `[4]`: first and second loss of the champion, then of the challenger; see `losses`.
         better: wealth against "the challenger is not better by more than the margin".
         worse: wealth against "the challenger is no worse".
+        block: the rows that no bet has counted yet.
+        reach: the largest of a block so far, and at least `rules.least_reach`.
         verdict: None as long as it is open.
     """
 
     task: Task
     rules: Rules
     better: Wealth
+    block: OpenBlock
+    reach: float
     worse: Wealth = field(default_factory=lambda: Wealth(bound=0.0))
     rows: int = 0
     sums: tuple[float, ...] = (0.0,) * 4
@@ -70,7 +82,13 @@ class Contest:
     @classmethod
     def begin(cls, task: Task, rules: Rules) -> "Contest":
         """Before any row."""
-        return cls(task=task, rules=rules, better=Wealth(bound=rules.margin))
+        return cls(
+            task=task,
+            rules=rules,
+            better=Wealth(bound=rules.margin),
+            block=OpenBlock(size=rules.block_rows),
+            reach=rules.least_reach,
+        )
 
     def add(self, champion: Tensor, challenger: Tensor, labels: Tensor) -> "Contest":
         """Count rows in order.
@@ -84,26 +102,36 @@ class Contest:
         """
         if self.verdict is not None or not len(labels):
             return self
-        y = labels.numpy()
-        scores = [_scores(self.task, outputs.numpy().astype(np.float64), y) for outputs in (champion, challenger)]
-        return self._count(_differences(self.task, *scores), np.column_stack(scores))
+        most = self.rules.max_rows - self.rows
+        y = labels.numpy()[:most]
+        both = [outputs.numpy()[:most].astype(np.float64) for outputs in (champion, challenger)]
+        losses = [_losses(self.task, outputs, y) for outputs in both]
+        return self._count(_differences(self.task, both[0], both[1], y), np.column_stack(losses))
 
     def _count(self, differences: Floats, losses: Floats) -> "Contest":
-        better, better_logs = self.better.path(differences)
-        worse, worse_logs = self.worse.path(-differences)
+        means, block = self.block.add(differences)
+        reaches = np.maximum.accumulate(np.append(self.reach, means[:, 1]))
+        better, better_logs = self.better.path(means[:, 0], reaches[1:])
+        worse, worse_logs = self.worse.path(-means[:, 0], reaches[1:])
         bar = -math.log(self.rules.alpha)
-        numbers = self.rows + 1 + np.arange(len(differences))
-        over = np.flatnonzero((better >= bar) | (worse >= bar) | (numbers >= self.rules.max_rows))
-        at = int(over[0]) if len(over) else len(differences) - 1
-        sums = np.add.accumulate(np.concatenate([np.array([self.sums]), losses[: at + 1]]), axis=0)[-1]
-        verdict: Verdict = "better" if better[at] >= bar else "worse" if worse[at] >= bar else "no_better"
+        over = np.flatnonzero((better >= bar) | (worse >= bar))
+        blocks, rows = len(means), len(losses)
+        verdict: Verdict | None = "no_better" if self.rows + rows == self.rules.max_rows else None
+        if len(over):
+            blocks = int(over[0])
+            rows = blocks * block.size - self.block.rows
+            block = OpenBlock(size=block.size)
+            verdict = "better" if better[blocks] >= bar else "worse"
+        sums = np.add.accumulate(np.concatenate([np.array([self.sums]), losses[:rows]]), axis=0)[-1]
         return replace(
             self,
-            rows=self.rows + at + 1,
+            rows=self.rows + rows,
             sums=tuple(float(x) for x in sums),
-            better=self.better.at(better_logs[at]),
-            worse=self.worse.at(worse_logs[at]),
-            verdict=verdict if len(over) else None,
+            better=self.better.at(better_logs[blocks]),
+            worse=self.worse.at(worse_logs[blocks]),
+            block=block,
+            reach=float(reaches[blocks]),
+            verdict=verdict,
         )
 
     @property
@@ -128,26 +156,44 @@ class Contest:
         )
 
 
-def _differences(task: Task, champion: Floats, challenger: Floats) -> Floats:
-    """Per row, in [-1, 1]; from the second column of `_scores`."""
-    first, second = champion[:, 1], challenger[:, 1]
-    if task != "regression":
-        return first - second
-    both = first + second
-    return np.divide(first - second, both, out=np.zeros_like(both), where=both > 0)
+def _differences(task: Task, champion: Floats, challenger: Floats, y: Floats) -> Floats:
+    """`[rows, 2]`: the difference in [-1, 1], and its reach."""
+    if task == "regression":
+        first, second = (_errors(outputs, y) for outputs in (champion, challenger))
+        both = first + second
+        found = np.divide(first - second, both, out=np.zeros_like(both), where=both > 0)
+        return np.column_stack([found, np.ones_like(found)])
+    each = _briers(_chances(task, champion)) - _briers(_chances(task, challenger))
+    return np.column_stack([_of_truth(each, y), np.abs(each).max(axis=1)])
 
 
-def _scores(task: Task, outputs: Floats, y: Floats) -> Floats:
+def _losses(task: Task, outputs: Floats, y: Floats) -> Floats:
     """`[rows, 2]`: log loss and Brier score, or squared and absolute error."""
     if task == "regression":
-        error = np.abs(outputs - np.clip(y, -_LARGEST, _LARGEST))
-        error = np.where(np.isfinite(error), np.minimum(error, _LARGEST), _LARGEST)
+        error = _errors(outputs, y)
         return np.column_stack([error**2, error])
+    chances = _chances(task, outputs)
+    likelihood = np.clip(np.nan_to_num(_of_truth(chances, y), nan=0.0), _FLOOR, 1.0)
+    return np.column_stack([-np.log(likelihood), _of_truth(_briers(chances), y)])
+
+
+def _errors(outputs: Floats, y: Floats) -> Floats:
+    error = np.abs(outputs - np.clip(y, -_LARGEST, _LARGEST))
+    return np.where(np.isfinite(error), np.minimum(error, _LARGEST), _LARGEST)
+
+
+def _chances(task: Task, outputs: Floats) -> Floats:
+    """`[rows, classes]`; a row with an output that is not finite is NaN altogether."""
     chances = np.column_stack([1.0 - outputs, outputs]) if task == "binary" else outputs
-    truth = np.zeros_like(chances)
-    truth[np.arange(len(y)), y.astype(np.int64)] = 1.0
-    sound = np.asarray(np.isfinite(chances).all(axis=1))
-    chances = np.where(sound[:, np.newaxis], chances, 0.0)
-    likelihood = np.where(sound, np.clip((chances * truth).sum(axis=1), _FLOOR, 1.0), _FLOOR)
-    brier = np.where(sound, np.clip(((chances - truth) ** 2).sum(axis=1) / 2.0, 0.0, 1.0), 1.0)
-    return np.column_stack([-np.log(likelihood), brier])
+    return np.where(np.isfinite(chances).all(axis=1, keepdims=True), chances, np.nan)
+
+
+def _briers(chances: Floats) -> Floats:
+    """`[rows, classes]`: the score if that class were the true one, halved for it to lie in [0, 1]."""
+    scores = ((chances**2).sum(axis=1, keepdims=True) - 2.0 * chances + 1.0) / 2.0
+    return np.where(np.isnan(scores), 1.0, np.clip(scores, 0.0, 1.0))
+
+
+def _of_truth(values: Floats, y: Floats) -> Floats:
+    found: Floats = values[np.arange(len(y)), y.astype(np.int64)]
+    return found

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from stream_trainer import ipc
 from stream_trainer.contract import Contract
 from stream_trainer.errors import Poison
 from stream_trainer.schema import TIMESTAMP, arrow_fields, as_datetime, field_names, struct_type, to_columns
@@ -25,6 +26,7 @@ ARROW_CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 MAX_JSON_BYTES = 2**20
 MAX_ARROW_BYTES = 16 * 2**20
 MAX_ARROW_ROWS = 100_000
+ARROW_LIMITS = ipc.Limits(unpacked=4 * MAX_ARROW_BYTES, cells=4_000_000)
 KEPT_BYTES = 64 * 2**10
 MAX_AHEAD = timedelta(days=1)
 
@@ -189,7 +191,7 @@ def _arrow_rows(contract: Contract, where: Position, value: bytes | None) -> Ite
             raise Poison(f"too_large: {len(value)} bytes, at most {MAX_ARROW_BYTES} are read")
         records = _read_arrow(value)
     except (pa.ArrowException, OSError, ValueError, Poison) as error:
-        reason = error.reason if isinstance(error, Poison) else f"invalid_arrow: {str(error).splitlines()[0]}"
+        reason = error.reason if isinstance(error, Poison) else f"invalid_arrow: {ipc.first_line(error)}"
         yield _Row(where, 0, reason=reason, raw=value)
         return
     parse = _parser(contract)
@@ -205,12 +207,20 @@ def _arrow_rows(contract: Contract, where: Position, value: bytes | None) -> Ite
 
 
 def _read_arrow(value: bytes) -> list[dict[str, Any]]:
+    try:
+        ipc.check_stream(pa.py_buffer(value), ARROW_LIMITS)
+    except ipc.TooLarge as error:
+        raise Poison(f"too_large: {error}") from error
+    texts = 0
     with pa.ipc.open_stream(value) as reader:
         records: list[dict[str, Any]] = []
         for batch in reader:
             if len(records) + batch.num_rows > MAX_ARROW_ROWS:
                 raise Poison(f"too_large: more than {MAX_ARROW_ROWS} rows in one message")
             batch.validate(full=True)
+            texts += sum(ipc.text_bytes(column) for column in batch.columns)
+            if texts > ARROW_LIMITS.unpacked:
+                raise Poison(f"too_large: more than {ARROW_LIMITS.unpacked} bytes of text in one message")
             records += _to_records(_to_microseconds(batch))
     return records
 

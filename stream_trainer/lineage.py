@@ -12,7 +12,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from stream_trainer import offsets, reference, schema
-from stream_trainer.errors import UsageError
+from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.features import encode
 from stream_trainer.gates import History
 from stream_trainer.learner import State
@@ -143,7 +143,7 @@ def load(
     `number` is that of the version to come; without it, the one after `head`.
 
     Raises:
-        Corrupt: a file differs from what was committed.
+        Corrupt: a file differs from what was committed, or lacks what a trainer needs.
         UsageError: the version was learned under another contract.
     """
     source = parent or head
@@ -156,14 +156,19 @@ def load(
     stored = store.load(source, pipeline.spec, training=True)
     files = source.manifest.files
     digest = source.manifest.reference
+    try:
+        prequential = Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, stored.training))
+        history = History.from_tensors(_under(_HISTORY, stored.training))
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise Corrupt(f"version {source.number} of {store.describe()}: {TRAINER} is incomplete: {error}") from error
     return Lineage(
         head=head,
         parent=source,
         number=head.number + 1 if number is None else number,
         position=offsets.copy(head.manifest.next_offsets),
         state=State(spec=pipeline.spec, serving=stored.serving, training=_under(_LEARNER, stored.training)),
-        prequential=Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, stored.training)),
-        history=History.from_tensors(_under(_HISTORY, stored.training)),
+        prequential=prequential,
+        history=history,
         seen=Seen(
             reference=Reference.from_bytes(store.reference(digest)) if digest else None,
             digest=digest,

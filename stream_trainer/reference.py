@@ -5,7 +5,6 @@ feature has deciles, a category its most frequent words; both have a bin for mis
 binned by its length (Euclidean norm).
 """
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from stream_trainer import ipc
 from stream_trainer.contract import Categorical, Contract, Vector
+from stream_trainer.errors import Corrupt
 from stream_trainer.schema import TIMESTAMP
 
 DECILES = 10
@@ -34,6 +35,16 @@ HISTOGRAM = pa.schema(
         pa.field("count", pa.int64()),
         pa.field("sum", pa.float64()),
         pa.field("sum_of_squares", pa.float64()),
+    ]
+)
+_REFERENCE = pa.schema(
+    [
+        pa.field("feature", pa.string()),
+        pa.field("edges", pa.list_(pa.float64())),
+        pa.field("words", pa.list_(pa.string())),
+        pa.field("counts", pa.list_(pa.int64())),
+        pa.field("sample", pa.list_(pa.float64())),
+        pa.field("sample_words", pa.list_(pa.string())),
     ]
 )
 _KEYS = ["hour", "feature", "segment", "bin"]
@@ -97,20 +108,20 @@ class Reference:
 
     def to_bytes(self) -> bytes:
         """One Arrow IPC file, a row per feature."""
-        columns = {
-            "feature": pa.array([b.feature for b in self.bins]),
-            "edges": pa.array([b.edges for b in self.bins], pa.list_(pa.float64())),
-            "words": pa.array([b.words for b in self.bins], pa.list_(pa.string())),
-            "counts": pa.array([b.counts for b in self.bins], pa.list_(pa.int64())),
-            "sample": pa.array([b.sample for b in self.bins], pa.list_(pa.float64())),
-            "sample_words": pa.array([b.sample_words for b in self.bins], pa.list_(pa.string())),
-        }
-        return table_to_bytes(pa.table(columns))
+        columns = [pa.array([getattr(b, field.name) for b in self.bins], field.type) for field in _REFERENCE]
+        return table_to_bytes(pa.table(columns, schema=_REFERENCE))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Reference":
-        """The inverse of `to_bytes`."""
-        rows: list[dict[str, Any]] = table_from_bytes(data).to_pylist()
+        """The inverse of `to_bytes`.
+
+        Raises:
+            Corrupt: it is something else.
+        """
+        table = table_from_bytes(data)
+        if table.schema != _REFERENCE:
+            raise Corrupt("a drift reference has other columns than it must")
+        rows: list[dict[str, Any]] = table.to_pylist()
         parts: list[dict[str, Any]] = [
             {name: value if isinstance(value, str) else tuple(value) for name, value in row.items()} for row in rows
         ]
@@ -267,13 +278,13 @@ def _bound_segments(table: pa.Table) -> pa.Table:
 
 def table_to_bytes(table: pa.Table) -> bytes:
     """An Arrow IPC file, Zstandard-compressed."""
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table.combine_chunks())
-    return sink.getvalue()
+    return ipc.write_file(table)
 
 
-def table_from_bytes(data: bytes) -> pa.Table:
-    """Read an Arrow IPC file."""
-    with pa.ipc.open_file(io.BytesIO(data)) as reader:
-        return reader.read_all()
+def table_from_bytes(data: bytes, limits: ipc.Limits = ipc.FILE_LIMITS) -> pa.Table:
+    """Read an Arrow IPC file.
+
+    Raises:
+        Corrupt: it is not one, or would unpack to more than the limits.
+    """
+    return ipc.read_file(data, "an Arrow file of the store", limits)

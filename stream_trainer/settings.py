@@ -4,24 +4,37 @@ The only module that reads the environment. Secrets are `SecretStr`: they cannot
 """
 
 import hashlib
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 SETTINGS_FILE = "stream-trainer.toml"
+# Each by name: whoever lists one says whose pages may ask; `*` would be anybody's.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address (IPv6 with or without brackets) can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 class Section(BaseModel):
     """A nested group of settings; unknown names are refused, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Section):
@@ -54,7 +67,18 @@ class KafkaSettings(Section):
             )
         if not wants_sasl and (self.sasl_mechanism or self.sasl_username or self.sasl_password):
             raise ValueError("sasl_* settings need security_protocol SASL_SSL or SASL_PLAINTEXT")
+        secret = self.sasl_password.get_secret_value() if self.sasl_password else ""
+        if not f"{self.sasl_username or ''}{secret}".isprintable():
+            raise ValueError("sasl_username and sasl_password hold no control characters")
         return self
+
+    @property
+    def leaves_the_machine_readable(self) -> bool:
+        """Whether what is sent can be read on a network: no TLS, and a broker that is not on this machine."""
+        if self.security_protocol in ("SSL", "SASL_SSL") or self.bootstrap_servers is None:
+            return False
+        hosts = (address.rpartition(":")[0] for address in self.bootstrap_servers.split(","))
+        return not all(is_loopback(host) for host in hosts)
 
 
 class StoreSettings(Section):
@@ -68,6 +92,17 @@ class StoreSettings(Section):
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_allow_http: bool = False
+    signing_key: SecretStr | None = Field(
+        default=None, min_length=32, description="signs manifests; others are refused"
+    )
+    former_signing_keys: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = ()
+    unsigned_through: int = Field(default=0, ge=0, description="versions up to this one may lack a signature")
+
+    @model_validator(mode="after")
+    def _signing_is_whole(self) -> "StoreSettings":
+        if self.signing_key is None and (self.former_signing_keys or self.unsigned_through):
+            raise ValueError("former_signing_keys and unsigned_through need signing_key")
+        return self
 
 
 class TrainerSettings(Section):
@@ -85,10 +120,12 @@ class TrainerSettings(Section):
 
 
 class ServingSettings(Section):
-    """The HTTP service. Without API keys it binds loopback only."""
+    """The HTTP service and its admin port. Without `keys_file` all is open, so only loopback is bound."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=8001, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     poll_seconds: float = Field(default=2.0, gt=0)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_rows: int = Field(default=10_000, ge=1)
@@ -99,6 +136,10 @@ class ServingSettings(Section):
     queue_requests: int = Field(default=2_000, ge=1, description="and requests")
     answer_seconds: float = Field(default=5.0, gt=0, description="a request waits at most so long for its outputs")
     min_version_wait_seconds: float = Field(default=2.0, ge=0, description="X-Min-Model-Version waits at most so long")
+    max_staleness_seconds: float | None = Field(
+        default=None, gt=0, description="beyond it `/health/ready` is 503; None: ready while a model serves"
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="processes that answer on one port")
     versions_loaded: int = Field(
         default=3, ge=1, description="versions that answer by number, the serving one included"
     )
@@ -106,6 +147,39 @@ class ServingSettings(Section):
         default=None, pattern=r"^https?://[^\s/]+(/\S*)?$", description="where traces go; none: there are none"
     )
     trace_ratio: float = Field(default=0.01, ge=0, le=1, description="share of requests that are traced by our choice")
+    log_format: Literal["json", "text"] | None = Field(default=None, description="None: text on a terminal, else json")
+
+    keys_file: Path | None = Field(default=None, description="API keys; see `stream-trainer keys`")
+    rate_per_second: float = Field(default=1_000.0, gt=0, le=1e6, description="requests of a key that names none")
+    rate_burst: int = Field(default=2_000, ge=1, le=10**6, description="requests at once of a key that names none")
+    cors_origins: tuple[Origin, ...] = Field(default=(), description="pages of these origins may ask; none by default")
+
+    tls_certfile: Path | None = None
+    tls_keyfile: Path | None = None
+    tls_client_ca: Path | None = Field(default=None, description="only clients with a certificate of it are heard")
+
+    max_concurrent_requests: int = Field(default=512, ge=1, description="more are answered 503")
+    max_connections: int = Field(default=800, ge=1, description="more are closed at once; mind `ulimit -n`")
+    max_head_bytes: int = Field(default=32 * 2**10, ge=1024, description="of a request: its line and headers")
+    head_seconds: float = Field(default=10.0, gt=0, description="a head, or a TLS handshake, takes at most so long")
+    send_seconds: float = Field(default=30.0, gt=0, description="an answer nobody reads is given up after so long")
+    keep_alive_seconds: int = Field(default=20, ge=1, description="an idle connection is closed after so long")
+    backlog: int = Field(default=2048, ge=1)
+
+    @field_validator("admin_port", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return -1 if value == "none" else value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> "ServingSettings":
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile belong together")
+        if self.tls_client_ca is not None and self.tls_certfile is None:
+            raise ValueError(
+                "tls_client_ca needs tls_certfile and tls_keyfile: certificates are asked for over TLS only"
+            )
+        return self
 
 
 class TrialSettings(Section):
@@ -115,6 +189,8 @@ class TrialSettings(Section):
     margin: float = Field(default=0.0, ge=0, lt=1, description="how much better it must be, in units of the score")
     max_rows: int = Field(default=100_000, ge=1, description="labelled rows after which it is withdrawn as no better")
     rows_per_second: float = Field(default=1_000.0, gt=0, description="the trial predicts at most so many")
+    block_rows: int = Field(default=100, ge=1, description="rows whose mean difference is one bet")
+    least_reach: float = Field(default=0.1, gt=0, le=1, description="what a bet takes a block to be able to lose")
 
 
 class MonitorSettings(Section):
@@ -124,6 +200,17 @@ class MonitorSettings(Section):
     window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
     report_rows: int = Field(default=2_000, ge=100)
+    webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
+    webhook_allow: tuple[str, ...] = Field(
+        default=(), description="the only hosts that may be called; a private address needs its address:port here"
+    )
+    webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> "MonitorSettings":
+        if self.webhook_url is None and (self.webhook_allow or self.webhook_secret):
+            raise ValueError("webhook_allow and webhook_secret need webhook_url")
+        return self
 
 
 class Settings(BaseSettings):
@@ -134,6 +221,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
         toml_file=SETTINGS_FILE,
     )
 
@@ -157,6 +245,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _production_is_encrypted(self) -> "Settings":
+        if self.serving.profile == "production" and self.kafka.leaves_the_machine_readable:
+            raise ValueError(
+                f"kafka.security_protocol {self.kafka.security_protocol} to {self.kafka.bootstrap_servers} can be read on the "
+                "network, which serving.profile production refuses: use SASL_SSL or SSL"
+            )
+        return self
 
     @property
     def store_url(self) -> str:

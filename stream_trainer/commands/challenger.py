@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from stream_trainer import championing
 from stream_trainer.commands import champion
 from stream_trainer.commands.champion import Number, Reason
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json
@@ -121,7 +122,7 @@ def _contested(store: ModelStore, version: int) -> Alias:
     Raises:
         UsageError: there is none, or the newest version is always champion.
     """
-    _, alias = champion.newest_entry(store)
+    _, alias = championing.newest_entry(store)
     if alias is None or alias.follows:
         raise UsageError(
             f"the champion of {store.describe()} is whatever version passed its gates last, so there is none to compare "
@@ -136,7 +137,7 @@ def _contested(store: ModelStore, version: int) -> Alias:
 
 def _fitting(pipeline: "Pipeline", store: ModelStore, number: int) -> Version:
     """The version, after making sure that it may be served by this pipeline file."""
-    version = champion.usable(store, number)
+    version = championing.usable(store, number)
     if version.manifest.contract != pipeline.contract.fingerprint:
         raise UsageError(
             f"version {number} of {store.describe()} was learned under another contract than {pipeline.name!r} has now"
@@ -155,7 +156,7 @@ def _newest(store: ModelStore) -> ChallengeEntry:
 
 def _append(store: ModelStore, decide: Callable[[Challenge | None], Challenge]) -> ChallengeEntry:
     """Decide on the newest entry, again when somebody else was faster."""
-    for _ in range(champion.TRIES):
+    for _ in range(championing.TRIES):
         number, before = _newest(store)
         wanted = decide(before)
         appended = store.challenges.append(wanted, number)

@@ -182,14 +182,15 @@ class Sgd:
             with _GENERATOR, torch.random.fork_rng(devices=[]):
                 skeleton = self._skeletons.setdefault(state.spec, self.model(state.spec))
         net = copy.deepcopy(skeleton)
-        tensors = {k.removeprefix(_NET): v for k, v in state.serving.items() if k.startswith(_NET)}
-        expected = dict(_unique_tensors(net))
-        if expected.keys() != tensors.keys() or any(expected[k].shape != tensors[k].shape for k in expected):
+        expected = _serving(net, Standardiser.fresh(state.spec.width))
+        if _kinds(expected) != _kinds(state.serving):
             raise ValueError(
                 "the stored tensors do not fit the pipeline's model: "
-                f"{sorted(expected.keys() ^ tensors.keys()) or 'shapes differ'}; was the model changed?"
+                f"{sorted(expected.keys() ^ state.serving.keys()) or 'shapes differ, or types do'}; was the model changed?"
             )
-        net.load_state_dict(tensors, strict=False)
+        net.load_state_dict(
+            {k.removeprefix(_NET): v for k, v in state.serving.items() if k.startswith(_NET)}, strict=False
+        )
         return net
 
 
@@ -212,6 +213,10 @@ def _unique_tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
         if name in stored:
             yield name, tensor
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _serving(net: nn.Module, scaler: Standardiser) -> Mapping[str, Tensor]:

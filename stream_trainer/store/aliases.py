@@ -86,7 +86,7 @@ class Aliases:
         where = self._entries.describe(name, number)
         try:
             alias = msgspec.json.decode(self._entries.get(name, number), type=Alias)
-        except (msgspec.MsgspecError, ValueError, FileNotFoundError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError, FileNotFoundError) as error:
             raise Corrupt(f"{where} is not an alias: {error}") from error
         if alias.version is None and (alias.hold or alias.promotion == "auto"):
             raise Corrupt(f"{where} is not an alias: it has to name a version")

@@ -73,7 +73,7 @@ class Challenges:
         where = self._entries.describe(CHALLENGER, number)
         try:
             challenge = msgspec.json.decode(self._entries.get(CHALLENGER, number), type=Challenge)
-        except (msgspec.MsgspecError, ValueError, FileNotFoundError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError, FileNotFoundError) as error:
             raise Corrupt(f"{where} is not a challenger: {error}") from error
         if not challenge.sound:
             raise Corrupt(f"{where} is not a challenger: a {challenge.mode} has no share of {challenge.share}")

@@ -83,6 +83,10 @@ class Disk:
         """Whether a folder is there."""
         return path.is_dir()
 
+    def is_link(self, path: Path) -> bool:
+        """Whether it is a symbolic link; what may not be looked at fails when it is used."""
+        return os.path.islink(path)  # noqa: PTH114 - pathlib's raises for what may not be looked at
+
     def stat(self, path: Path) -> tuple[int, datetime]:
         """Size and time of the last change, UTC."""
         found = path.stat()

@@ -8,6 +8,8 @@ from typing import Any
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.storage import Storage
 
+MAX_BYTES = 64 * 2**10
+
 
 class Entries:
     """The entries of one folder: `<folder>/<name>/<n>.json`, n from 1 on."""
@@ -37,8 +39,9 @@ class Entries:
 
         Raises:
             FileNotFoundError: there is none of this number.
+            Corrupt: it is larger than an entry can be.
         """
-        return self._storage.get(self._path(name, number))
+        return self._storage.get(self._path(name, number), limit=MAX_BYTES)
 
     def append(self, name: str, value: Any, based_on: int) -> int | None:
         """Put an entry if the newest is still number `based_on` (0: none); its number, None when somebody was faster.

@@ -1,19 +1,30 @@
 """`manifest.json`: what a version is, what it has learned from and where the next one begins.
 
 Canonical JSON: sorted keys, no spaces, UTF-8; its SHA-256 is the version's identity. `docs/schemas/manifest.json`
-describes it for readers in other languages.
+describes it for readers in other languages. What names files in it holds no path: a name is checked before it is used.
 """
 
 import hashlib
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from stream_trainer.errors import Corrupt
 from stream_trainer.offsets import Loss, Offsets, Ranges
 
 FORMAT = 1
+MAX_BYTES = 16 * 2**20
+_MOST = 2**63 - 1
+
+FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9_][a-z0-9_.]{0,63}\Z")]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Folder = Annotated[str, Meta(pattern=r"\A[0-9a-f]{1,64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=_MOST)]
+Number = Annotated[int, Meta(ge=1, le=_MOST)]
+Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,18 +38,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One data file of a version, under its attempt's folder."""
 
-    size: int
-    sha256: str
+    size: Count
+    sha256: Digest
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """How the rows of the ranges were accounted for; `seen` is the sum of the others."""
 
-    seen: int = 0
-    trained: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    quarantined: int = 0
+    seen: Count = 0
+    trained: Count = 0
+    rejected: Count = 0
+    skipped: Count = 0
+    quarantined: Count = 0
 
     def __add__(self, other: "Rows") -> "Rows":
         return Rows(**{f: getattr(self, f) + getattr(other, f) for f in self.__struct_fields__})
@@ -47,8 +58,8 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """The earliest and the latest of some instants, UTC."""
 
-    min: datetime
-    max: datetime
+    min: Instant
+    max: Instant
 
     def union(self, other: "Span | None") -> "Span":
         """The span over both."""
@@ -61,20 +72,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `cuts` are the micro-batches it took in, in order; `ranges` is what they cover; `next_offsets` is where the next
     version begins. `quarantined` are those of the cuts that failed a gate: accounted for, not in the weights. `lost`
     are offsets between the previous version and the first cut that were gone. `total` counts rows since the first
-    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows.
+    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `signature`
+    is there when the trainer has a key: see `signing`.
     """
 
-    format_version: int = FORMAT
+    format_version: Number = FORMAT
     pipeline: str
     contract: str
-    version: int
-    previous: int | None
-    parent: int | None
-    parent_sha256: str | None
+    version: Number
+    previous: Number | None
+    parent: Number | None
+    parent_sha256: Digest | None
     run_id: str
-    attempt: str
-    created_at: datetime
-    files: dict[str, FileEntry]
+    attempt: Folder
+    created_at: Instant
+    files: dict[FileName, FileEntry]
     next_offsets: Offsets
     ranges: Ranges
     cuts: list[Ranges]
@@ -86,8 +98,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     unknown_fields: int
     event_time: Span | None
     append_time: Span | None
-    trained_through: datetime | None
-    covered_at: datetime | None
+    trained_through: Instant | None
+    covered_at: Instant | None
     metrics: dict[str, Any]
     gates: list[Verdict]
     strategy: str
@@ -98,7 +110,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     threads: int
     cpu_capability: str
-    reference: str | None
+    reference: Digest | None
+    signature: str | UnsetType = UNSET
 
     @property
     def passed(self) -> bool:
@@ -124,11 +137,37 @@ def decode(data: bytes, where: str) -> Manifest:
     """
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, ValueError) as error:
+        if manifest.format_version <= FORMAT and not is_canonical(data):
+            raise Corrupt(f"{where} is not a manifest: its JSON is not canonical, so it was changed")
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise Corrupt(f"{where} is not a manifest: {error}") from error
     if manifest.format_version > FORMAT:
         raise Corrupt(f"{where} has format {manifest.format_version}, this program reads up to {FORMAT}: upgrade it")
+    if any(not 0 <= offset <= _MOST for offset in _numbers(manifest)):
+        raise Corrupt(f"{where} is not a manifest: an offset or a partition is out of range")
     return manifest
+
+
+def is_canonical(data: bytes) -> bool:
+    """Whether JSON is what `canonical_json` makes of it: no name twice, and nothing that two readers read differently.
+
+    Raises:
+        ValueError, RecursionError, msgspec.MsgspecError: it is no JSON, or nested too deeply.
+    """
+    return canonical_json(msgspec.json.decode(data)) == data
+
+
+def _numbers(manifest: Manifest) -> Iterator[int]:
+    """Every partition and offset in it."""
+    for partitions in manifest.next_offsets.values():
+        for partition, offset in partitions.items():
+            yield from (partition, offset)
+    for ranges in (manifest.ranges, *manifest.cuts, *manifest.quarantined):
+        for bounds in ranges.values():
+            for partition, (start, end) in bounds.items():
+                yield from (partition, start, end)
+    for loss in manifest.lost:
+        yield from (loss.partition, loss.start, loss.start if loss.next is None else loss.next)
 
 
 def sha256(data: bytes) -> str:

@@ -16,7 +16,7 @@ from obstore.store import ObjectStore, S3Store, from_url
 
 from stream_trainer.errors import StoreUnavailable, StoreUnwritable
 from stream_trainer.settings import StoreSettings
-from stream_trainer.store.storage import Storage, Stored
+from stream_trainer.store.storage import Storage, Stored, refuse_larger
 
 
 class ObjectStorage(Storage):
@@ -28,10 +28,13 @@ class ObjectStorage(Storage):
         self.url = url.rstrip("/")
         self._store: ObjectStore = _open(self.url, settings)
 
-    def get(self, path: str) -> bytes:
+    def get(self, path: str, *, limit: int | None = None) -> bytes:
         """See `Storage.get`."""
         with self._answers(path, may_be_missing=True):
-            return obstore.get(self._store, path).bytes().to_bytes()
+            found = obstore.get(self._store, path)
+            if limit is not None:
+                refuse_larger(f"{self.url}/{path}", found.meta["size"], limit)
+            return found.bytes().to_bytes()
 
     def exists(self, path: str) -> bool:
         """See `Storage.exists`."""

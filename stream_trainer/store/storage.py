@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from stream_trainer.crashpoints import crashpoint
-from stream_trainer.errors import StoreUnavailable, StoreUnwritable, UsageError
+from stream_trainer.errors import Corrupt, StoreUnavailable, StoreUnwritable, UsageError
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store.disk import Disk
 
@@ -58,11 +58,12 @@ class Storage(ABC):
     seekable: bool = False
 
     @abstractmethod
-    def get(self, path: str) -> bytes:
-        """The whole object.
+    def get(self, path: str, *, limit: int | None = None) -> bytes:
+        """The whole object; one that holds more than `limit` bytes is not read.
 
         Raises:
             FileNotFoundError: there is none.
+            Corrupt: it holds more.
         """
 
     @abstractmethod
@@ -127,10 +128,12 @@ class LocalStorage(Storage):
         self._durable: set[Path] = set()
         self._filling: set[Path] = set()
 
-    def get(self, path: str) -> bytes:
+    def get(self, path: str, *, limit: int | None = None) -> bytes:
         """See `Storage.get`."""
         full = self._full(path)
         try:
+            if limit is not None:
+                refuse_larger(full, self.disk.stat(full)[0], limit)
             return self.disk.read(full)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(path) from error
@@ -227,7 +230,16 @@ class LocalStorage(Storage):
         return self._stored(path for path in files if path.name[0] == "." and path.suffix == _TEMPORARY)
 
     def _full(self, path: str) -> Path:
-        return self.root / path
+        """Where a path lies. The root may be a link; what leads out of it from inside is nobody's doing of ours."""
+        full = self.root / path
+        if ".." in full.parts or "\0" in path:
+            raise Corrupt(f"{path!r} is no path in a store")
+        for part in (full, *full.parents):
+            if part == self.root:
+                return full
+            if self.disk.is_link(part) and not part.resolve().is_relative_to(self.root.resolve()):
+                raise Corrupt(f"{part} is a link that leads out of the store: nothing behind it is read or changed")
+        raise Corrupt(f"{full} does not lie in the store")
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -323,6 +335,16 @@ def _writing(what: Path, done: str = "written") -> Iterator[None]:
         raise StoreUnwritable(
             f"{what} cannot be {done}: {error.strerror}: {advice}, then start again; versions committed so far are intact"
         ) from error
+
+
+def refuse_larger(what: object, size: int, limit: int) -> None:
+    """Nothing, if the size is within the limit.
+
+    Raises:
+        Corrupt: it is not.
+    """
+    if size > limit:
+        raise Corrupt(f"{what} holds {size} bytes, at most {limit} are expected: it is not what was written there")
 
 
 def _unavailable(what: Path, done: str, error: OSError) -> StoreUnavailable:

@@ -6,21 +6,23 @@ Nothing is modified in place and the manifest is written last, so a version eith
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from stream_trainer.crashpoints import crashpoint
-from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged
+from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged, UsageError
 from stream_trainer.offsets import Ranges
 from stream_trainer.settings import Settings
+from stream_trainer.store import chain
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
+from stream_trainer.store.chain import Version
 from stream_trainer.store.challenges import Challenges
 from stream_trainer.store.entries import Entries
 from stream_trainer.store.manifest import FileEntry, Manifest
 from stream_trainer.store.numbers import Numbers
+from stream_trainer.store.signing import Signing
 from stream_trainer.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ WEIGHTS = "weights.safetensors"
 TRAINER = "trainer.safetensors"
 LEARNED = "learned.arrow"
 GOLDEN = "golden.arrow"
+MAX_INTENT_BYTES = 4 * 2**20
+MAX_REFERENCE_BYTES = 64 * 2**20
+_MAX_HINT_BYTES = 4_096
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,24 +50,15 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     actions: list[str] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A manifest that was read, and the SHA-256 of its bytes."""
-
-    manifest: Manifest
-    sha256: str
-
-    @property
-    def number(self) -> int:
-        """The version's number."""
-        return self.manifest.version
-
-
 class ModelStore:
-    """The versions, intents, references and aliases of one pipeline in one storage."""
+    """The versions, intents, references and aliases of one pipeline in one storage.
 
-    def __init__(self, storage: Storage, pipeline: str) -> None:
+    `signing` signs what is committed and refuses, as Corrupt, what is not signed as it must be.
+    """
+
+    def __init__(self, storage: Storage, pipeline: str, signing: Signing | None = None) -> None:
         self.storage = storage
+        self._signing = signing or Signing()
         self.pipeline = pipeline
         entries = Entries(storage, f"{pipeline}/aliases")
         self.aliases = Aliases(entries)
@@ -98,11 +94,11 @@ class ModelStore:
 
         Raises:
             NoVersion: there is no such version.
-            Corrupt: the manifest does not parse or belongs elsewhere.
+            Corrupt: the manifest does not parse, belongs elsewhere, or is not signed as it must be.
         """
         path = self._manifest_path(number)
         try:
-            data = self.storage.get(path)
+            data = self.storage.get(path, limit=manifests.MAX_BYTES)
         except FileNotFoundError as error:
             raise NoVersion(f"{self.describe()} has no version {number}") from error
         manifest = manifests.decode(data, f"{self.storage.url}/{path}")
@@ -111,6 +107,7 @@ class ModelStore:
                 f"{self.storage.url}/{path} says it is version {manifest.version} of {manifest.pipeline!r}: "
                 "it was moved or tampered with"
             )
+        self._signing.check(manifest, data, f"{self.storage.url}/{path}")
         return Version(manifest, manifests.sha256(data))
 
     def file(self, version: Version, name: str) -> bytes:
@@ -124,7 +121,7 @@ class ModelStore:
         if entry is None:
             raise Corrupt(f"version {version.number} of {self.describe()} has no {name}")
         try:
-            data = self.storage.get(path)
+            data = self.storage.get(path, limit=entry.size)
         except FileNotFoundError as error:
             raise Corrupt(f"{self.storage.url}/{path} is gone") from error
         if len(data) != entry.size or manifests.sha256(data) != entry.sha256:
@@ -142,17 +139,30 @@ class ModelStore:
         return State(spec=spec, serving=serving, training=kept)
 
     def verify(self, number: int) -> Version:
-        """Read a version and every file it names.
+        """Read a version and every file it names, and look whether its neighbours agree that it is the one.
 
         Raises:
-            Corrupt: something differs from what was committed.
+            Corrupt: something differs from what was committed, or is not of its format.
         """
+        from stream_trainer.store import formats  # noqa: PLC0415 - who only reads manifests does not pay for Arrow
+
         version = self.read(number)
         for name in version.manifest.files:
-            self.file(version, name)
+            formats.check(name, self.file(version, name), f"version {number} of {self.describe()}: {name}")
         if version.manifest.reference is not None:
             self.reference(version.manifest.reference)
+        self.check_parent(version)
+        chain.check_child(self._readable(number + 1), version, self.describe())
         return version
+
+    def check_parent(self, version: Version) -> None:
+        """Nothing, if the version was committed on the parent that is there, or no readable one is.
+
+        Raises:
+            Corrupt: the parent is another one.
+        """
+        parent = version.manifest.parent
+        chain.check_parent(version, None if parent is None else self._readable(parent), self.describe())
 
     def prune(self, number: int) -> int:
         """Delete the data files and intents of a version; its manifest stays for ever. How many were deleted.
@@ -270,7 +280,7 @@ class ModelStore:
         """
         path = f"{self.pipeline}/references/{digest}.arrow"
         try:
-            data = self.storage.get(path)
+            data = self.storage.get(path, limit=MAX_REFERENCE_BYTES)
         except FileNotFoundError as error:
             raise Corrupt(f"{self.storage.url}/{path} is gone") from error
         if manifests.sha256(data) != digest:
@@ -319,7 +329,13 @@ class ModelStore:
             # Whoever committed it may have died before its name was durable: it must not vanish under this one.
             self.storage.persist(self._manifest_path(manifest.previous))
         crashpoint("store.before_manifest")
+        manifest = self._signing.sign(manifest)
         data = manifests.encode(manifest)
+        if len(data) > manifests.MAX_BYTES:
+            raise UsageError(
+                f"the manifest of version {manifest.version} would be {len(data)} bytes, at most {manifests.MAX_BYTES} "
+                "are read: let a version take in fewer micro-batches (trainer.commit_every_rows, …_seconds)"
+            )
         version = Version(manifest, manifests.sha256(data))
         path = self._manifest_path(manifest.version)
         if not self.storage.put_if_absent(path, data):
@@ -342,15 +358,24 @@ class ModelStore:
 
     def _hint(self) -> int:
         try:
-            hint = msgspec.json.decode(self.storage.get(f"{self.pipeline}/CURRENT"), type=dict[str, int])
-        except (FileNotFoundError, msgspec.MsgspecError, ValueError):
+            hint = msgspec.json.decode(self._hint_bytes(), type=dict[str, int])
+        except (FileNotFoundError, msgspec.MsgspecError, ValueError, RecursionError, Corrupt):
             return 0
         return max(0, hint.get("version", 0))
 
+    def _hint_bytes(self) -> bytes:
+        return self.storage.get(f"{self.pipeline}/CURRENT", limit=_MAX_HINT_BYTES)
+
+    def _readable(self, number: int) -> Version | None:
+        try:
+            return self.read(number)
+        except (Corrupt, NoVersion):
+            return None
+
     def _intent(self, path: str) -> Intent:
         try:
-            return msgspec.json.decode(self.storage.get(path), type=Intent)
-        except (msgspec.MsgspecError, ValueError) as error:
+            return msgspec.json.decode(self.storage.get(path, limit=MAX_INTENT_BYTES), type=Intent)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Corrupt(f"{self.storage.url}/{path} is not an intent: {error}") from error
 
     def _folder(self, number: int) -> str:
@@ -368,4 +393,4 @@ class ModelStore:
 
 def open_store(settings: Settings, pipeline: str) -> ModelStore:
     """The store that the settings name."""
-    return ModelStore(open_storage(settings.store_url, settings.store), pipeline)
+    return ModelStore(open_storage(settings.store_url, settings.store), pipeline, Signing.of(settings.store))

@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from stream_trainer.errors import Corrupt
+from stream_trainer.store import headers
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -15,12 +16,13 @@ def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def from_bytes(data: bytes, where: str) -> dict[str, Tensor]:
-    """Parse.
+    """Parse; takes about as much memory again as the bytes.
 
     Raises:
-        Corrupt: the bytes are not well-formed safetensors.
+        Corrupt: the bytes are not what `to_bytes` makes of some tensors.
     """
+    headers.check(data, where)
     try:
         return load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise Corrupt(f"{where} is not safetensors: {error}") from error

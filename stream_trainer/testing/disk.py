@@ -281,9 +281,9 @@ class LostAnswers(Storage):
         self._storage = storage
         self._left = nth
 
-    def get(self, path: str) -> bytes:
+    def get(self, path: str, *, limit: int | None = None) -> bytes:
         """See `Storage.get`."""
-        return self._storage.get(path)
+        return self._storage.get(path, limit=limit)
 
     def exists(self, path: str) -> bool:
         """See `Storage.exists`."""

@@ -11,9 +11,28 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "guarantees.md").read_text()
 IDS = sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", TEXT)))
 PROMISES = re.split(r"\n(?=\*\*)", TEXT.split("## The faults", 1)[0])
-FAULTS = re.findall(r"^\| (F\d\d) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
-# The faults of the catalogue that concern trainer, source and store.
-STARRED = {"F01", "F02", "F03", "F04", "F05", "F06", "F09", "F10", "F11", "F16", "F17", "F18", "F21", "F23", "F41"}
+FAULTS = re.findall(r"^\| ([FS]\d\d) \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE)
+# The faults of the catalogue that come first.
+STARRED = {
+    "F01",
+    "F02",
+    "F03",
+    "F04",
+    "F05",
+    "F06",
+    "F09",
+    "F10",
+    "F11",
+    "F16",
+    "F17",
+    "F18",
+    "F21",
+    "F23",
+    "F30",
+    "F31",
+    "F34",
+    "F41",
+}
 
 
 @cache
@@ -34,7 +53,7 @@ def test_every_promise_names_tests(number: int) -> None:
     assert re.search(r"^- `tests/\S+::test_\w+`", promise, re.MULTILINE), promise.splitlines()[0]
 
 
-def test_every_fault_that_concerns_the_trainer_is_listed() -> None:
+def test_every_fault_that_comes_first_is_listed() -> None:
     assert {fault for fault, _ in FAULTS} >= STARRED
 
 

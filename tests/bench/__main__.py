@@ -10,30 +10,40 @@ from typing import Any
 
 from rich.console import Console
 
+from stream_trainer.errors import UsageError
 from tests.bench import report
 from tests.bench.options import Options
 from tests.bench.section import Section
 
-NAMES = ("first_prediction", "freshness", "memory", "decode", "learn", "commits", "recovery")
+NAMES = ("first_prediction", "freshness", "memory", "decode", "learn", "commits", "recovery", "serving", "storm")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what was named, all without a name; 130 after Ctrl-C, with everything ended that was started."""
+    """Measure what was named, all without a name; 2 when something is missing for one of them.
+
+    130 after Ctrl-C, with everything ended that was started.
+    """
     flags = _parse(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     options = Options(runs=flags.runs, seconds=flags.seconds)
+    code = 0
     try:
         for name in flags.names or NAMES:
             console.print(f"measuring {name}", style="dim")
-            section = _measure(name, options)
+            try:
+                section = _measure(name, options)
+            except UsageError as error:
+                console.print(f"error: {error}", markup=False, soft_wrap=True)
+                code = error.exit_code
+                continue
             console.print(section.table())
             if flags.report is not None:
                 report.write(flags.report, name, section, _command(name, options))
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
-    return 0
+    return code
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,8 +1,11 @@
 """Starting and ending what is measured: every process that a measurement started is ended by its id."""
 
+import os
 import socket
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
@@ -26,6 +29,30 @@ def running(units: Sequence[Unit]) -> Iterator[list[Child]]:
             _end(child)
 
 
+@contextmanager
+def program(command: Sequence[str | Path], *, variables: Mapping[str, str], cwd: Path, log: Path) -> Iterator[int]:
+    """A program that is not ours, as a process; ended with all that it has started. Its id."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **variables},
+            cwd=cwd,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process.pid
+    finally:
+        started = tree(process.pid)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+        _end_all(started)
+        process.wait()
+
+
 def tree(pid: int | None) -> list[psutil.Process]:
     """A process and its descendants that live now."""
     with suppress(psutil.NoSuchProcess):
@@ -37,7 +64,11 @@ def tree(pid: int | None) -> list[psutil.Process]:
 def _end(child: Child) -> None:
     started = tree(child.pid)
     child.drain()
-    _, left = psutil.wait_procs(started[1:], timeout=_GRACE_SECONDS)
+    _end_all(started[1:])
+
+
+def _end_all(started: Sequence[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(started, timeout=_GRACE_SECONDS)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -11,17 +11,19 @@ _TIMEOUT = 5.0
 class Service:
     """Asks one service; a `body` is sent to /predict, without one /health/ready is asked."""
 
-    def __init__(self, port: int, body: bytes | None = None) -> None:
+    def __init__(self, port: int, body: bytes | None = None, authorization: str | None = None) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
         self._body = body
+        self._headers = {"authorization": authorization} if authorization else {}
 
     def version(self) -> int | None:
         """The version that answered, None when none did."""
         try:
             if self._body is None:
-                self._connection.request("GET", "/health/ready")
+                self._connection.request("GET", "/health/ready", headers=self._headers)
             else:
-                self._connection.request("POST", "/predict", self._body, {"content-type": "application/json"})
+                headers = {"content-type": "application/json", **self._headers}
+                self._connection.request("POST", "/predict", self._body, headers)
             found = json.loads(self._connection.getresponse().read()).get("model_version")
         except (OSError, http.client.HTTPException, ValueError):
             self._connection.close()

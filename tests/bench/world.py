@@ -41,21 +41,22 @@ def world(*, with_monitor: bool) -> Iterator[World]:
     """Everything running; ended when the block ends, however it ends."""
     with fresh_settings() as alone:
         try:
-            settings = _with_broker(alone)
+            settings = with_broker(alone, NAME)
             port, logs = free_port(), settings.data_dir / "logs"
-            serving = serve_unit(ADDRESS, settings, port, logs / "serving.log")
+            serving = serve_unit(ADDRESS, settings, port, logs / "serving.log", admin_port=-1)
             with running([serving, _trainer(settings, logs / "trainer.log", with_monitor=with_monitor)]):
                 yield World(settings=settings, port=port)
         finally:
             broker.stop(alone.broker_dir)
 
 
-def _with_broker(settings: Settings) -> Settings:
-    """A broker started here, with the pipeline's topics."""
+def with_broker(settings: Settings, *pipelines: str) -> Settings:
+    """A broker started here, with the topics of pipelines; whoever starts it stops it."""
     info = start_local_broker(settings, detach=False)
     kafka = KafkaSettings(bootstrap_servers=info.bootstrap_servers)
     with Admin(kafka) as admin:
-        admin.create_missing(topic_plans(NAME, kafka).values())
+        for name in pipelines:
+            admin.create_missing(topic_plans(name, kafka).values())
     return settings.model_copy(update={"kafka": kafka})
 
 

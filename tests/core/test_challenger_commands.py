@@ -81,7 +81,7 @@ def test_what_cannot_challenge_is_refused_and_nothing_changes(
     if arguments == ["5"]:  # of the store's own tests: it names another contract, and holds other files
         assert store.read(5).manifest.contract == "c" * 64
     error = refused("challenge", *arguments)
-    assert type(error) is kind
+    assert isinstance(error, kind)
     assert says in str(error)
     assert store.challenges.newest() == (0, None)
 

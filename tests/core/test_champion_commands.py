@@ -137,7 +137,7 @@ def test_what_must_not_serve_is_refused_and_nothing_changes(store: ModelStore, c
         ("99", UsageError, "does not exist"),
     ):
         error = refused(command, number)
-        assert type(error) is kind
+        assert isinstance(error, kind)
         assert says in str(error)
     assert store.alias_entry("champion") == (0, None)
 

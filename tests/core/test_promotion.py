@@ -239,9 +239,9 @@ def test_hundreds_of_failed_versions_are_read_once(tmp_path: Path, monkeypatch: 
     read: list[str] = []
     real = store.storage.get
 
-    def get(path: str) -> bytes:
+    def get(path: str, *, limit: int | None = None) -> bytes:
         read.append(path)
-        return real(path)
+        return real(path, limit=limit)
 
     monkeypatch.setattr(store.storage, "get", get)
     assert store.champion() == champion

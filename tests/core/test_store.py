@@ -58,6 +58,13 @@ def store(storage: Storage) -> ModelStore:
     return ModelStore(storage, "flights")
 
 
+def digest_of(store: ModelStore, number: int) -> str | None:
+    try:
+        return store.read(number).sha256
+    except (Corrupt, NoVersion):
+        return None
+
+
 def manifest(store: ModelStore, number: int, **fields: Any) -> Manifest:
     attempt = store.new_attempt()
     made = Manifest(
@@ -66,7 +73,7 @@ def manifest(store: ModelStore, number: int, **fields: Any) -> Manifest:
         version=number,
         previous=number - 1 or None,
         parent=number - 1 or None,
-        parent_sha256="a" * 64 if number > 1 else None,
+        parent_sha256=digest_of(store, number - 1),
         run_id="run",
         attempt=attempt,
         created_at=NOW + timedelta(seconds=number),
@@ -338,7 +345,7 @@ def test_what_is_not_a_version_folder_is_overlooked(store: ModelStore) -> None:
 
 def test_the_canonical_bytes_of_a_manifest_are_what_they_always_were(tmp_path: Path) -> None:
     store = open_store(Settings(store=StoreSettings(url=str(tmp_path))), "flights")
-    made = manifest(store, 2, attempt="00ff", files={"w": FileEntry(size=3, sha256="b" * 64)})
+    made = manifest(store, 2, parent_sha256="a" * 64, attempt="00ff", files={"w": FileEntry(size=3, sha256="b" * 64)})
     data = manifests.encode(made)
     assert data == GOLDEN_MANIFEST
     assert json.loads(data)["next_offsets"][TOPIC] == {"0": 20, "2": 7, "10": 5}

@@ -411,10 +411,10 @@ def test_f13_a_version_deleted_while_it_is_loaded_leaves_what_serves(
     doomed = commit_version(harness.store, SERVED, learned_state(seed=1))
     real = harness.store.storage.get
 
-    def get(path: str) -> bytes:
+    def get(path: str, *, limit: int | None = None) -> bytes:
         if path.endswith("weights.safetensors"):
             ModelStore(LocalStorage(tmp_path), SERVED.name).prune(doomed.number)
-        return real(path)
+        return real(path, limit=limit)
 
     monkeypatch.setattr(harness.store.storage, "get", get)
     harness.source.push(doomed, NOW)

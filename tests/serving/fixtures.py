@@ -1,7 +1,8 @@
 """Real committed versions, a fixed clock and fakes for what serving talks to."""
 
+import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,14 +12,17 @@ import msgspec
 import pyarrow as pa
 import torch
 import uvicorn
+from fastapi import FastAPI
 from httpx import Client
 from starlette.types import ASGIApp
 
 from serving.announcements import Announcement
+from serving.app import create_app
 from serving.follower import Follower
 from serving.metrics import Metrics
+from serving.ports import Server, listen
+from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered
-from serving.server import Server, listen
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.features import encode
@@ -59,6 +63,16 @@ ROWS: list[dict[str, Any]] = [
     }
     for i in range(8)
 ]
+
+
+PATIENCE = 20.0
+
+
+async def when(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
 
 
 class ManualClock:
@@ -130,6 +144,19 @@ class Harness:
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"stream_trainer_serving_{name}", labels) or 0.0
+
+
+def app_of(harness: Harness, log: PredictionSink | None = None) -> FastAPI:
+    """The service of a harness, with its own log or another."""
+    return create_app(
+        harness.pipeline,
+        harness.settings,
+        log=log or harness.log,
+        follower=harness.follower,
+        metrics=harness.metrics,
+        store=harness.store,
+        clock=harness.clock,
+    )
 
 
 @contextmanager
@@ -238,8 +265,8 @@ def put_alias(store: ModelStore, version: int, at: datetime, *, hold: bool) -> N
     store.storage.put_if_absent(f"{folder}/{number}.json", msgspec.json.encode(alias))
 
 
-def damaged(state: State, name: str, value: float) -> State:
-    """The state with one number of a tensor replaced."""
-    tensor = state.serving[name].clone()
+def damaged(state: State, name: str, value: float, shape: tuple[int, ...] | None = None) -> State:
+    """The state with one number of a tensor replaced, or with a tensor of another shape."""
+    tensor = state.serving[name].clone() if shape is None else torch.zeros(shape)
     tensor.view(-1)[0] = value
     return replace(state, serving={**state.serving, name: tensor})

@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 from datetime import timedelta
 from itertools import permutations
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 
 from stream_trainer.errors import NoVersion
 from stream_trainer.store import ModelStore
@@ -16,6 +18,7 @@ from tests.serving.fixtures import (
     NOW,
     PIPELINE,
     Harness,
+    app_of,
     commit_version,
     damaged,
     golden,
@@ -37,11 +40,25 @@ BAD: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "golden": (STATE, {"files": {GOLDEN: golden(PIPELINE, OTHER)}}),
     "damaged": (STATE, {"files": {WEIGHTS: b"not safetensors"}}),
+    "model": (
+        damaged(STATE, "net.skip.weight", 0.0, shape=(3, 1)),
+        {"files": {GOLDEN: golden(PIPELINE, STATE)}},
+    ),
+    "golden-shape": (STATE, {"files": {GOLDEN: b"not Arrow"}}),
 }
 
 
+async def ready(harness: Harness) -> tuple[int, Any]:
+    """What `/health/ready` answers."""
+    async with AsyncClient(transport=ASGITransport(app_of(harness)), base_url="http://test") as client:
+        answer = await client.get("/health/ready")
+        return answer.status_code, answer.json()["model_version"]
+
+
 @pytest.mark.parametrize("reason", BAD)
-def test_a_refused_version_leaves_the_last_good_one_and_the_next_recovers(harness: Harness, reason: str) -> None:
+def test_f31_a_refused_version_leaves_the_last_good_one_ready_and_the_next_recovers(
+    harness: Harness, reason: str
+) -> None:
     state, changes = BAD[reason]
     commit_version(harness.store, PIPELINE, STATE)
     harness.follower.look()
@@ -50,10 +67,11 @@ def test_a_refused_version_leaves_the_last_good_one_and_the_next_recovers(harnes
         harness.source.push(bad, NOW + timedelta(seconds=second))
         harness.follower.step()
     assert harness.version == 1
-    assert harness.metric("refused_versions_total", reason=reason) == 1
+    assert asyncio.run(ready(harness)) == (200, 1)
+    assert harness.metric("refused_versions_total", reason=reason.partition("-")[0]) == 1
     harness.source.push(commit_version(harness.store, PIPELINE, OTHER), NOW + timedelta(seconds=9))
     harness.follower.step()
-    assert harness.version == 3
+    assert asyncio.run(ready(harness)) == (200, 3)
     assert harness.metric("event_to_served_seconds_count") == 2
 
 

@@ -5,25 +5,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from httpx import Client
 
-from serving.app import create_app
 from stream_trainer.features import encode
 from stream_trainer.store import ModelStore
-from tests.serving.fixtures import CONTRACT, PIPELINE, ROWS, Harness, columns_of, commit_version, learned_state, serving
-
-
-def app_of(harness: Harness) -> FastAPI:
-    return create_app(
-        harness.pipeline,
-        harness.settings,
-        log=harness.log,
-        follower=harness.follower,
-        metrics=harness.metrics,
-        store=harness.store,
-        clock=harness.clock,
-    )
+from tests.serving.fixtures import (
+    CONTRACT,
+    PIPELINE,
+    ROWS,
+    Harness,
+    app_of,
+    columns_of,
+    commit_version,
+    learned_state,
+    serving,
+)
 
 
 @pytest.fixture

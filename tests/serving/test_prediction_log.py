@@ -10,8 +10,6 @@ from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionLog
 from serving.prediction_records import Answered, RecordEncoder
-from serving.server import refuse_public
-from stream_trainer.errors import UsageError
 from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, parsed
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -96,11 +94,3 @@ def test_failed_deliveries_are_counted_and_make_room() -> None:
     assert dropped(metrics, "delivery") == 8
     log.record(answered())
     assert dropped(metrics, "queue_full") == 0
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])  # noqa: S104
-def test_only_loopback_is_bound(host: str) -> None:
-    with pytest.raises(UsageError, match="API keys"):
-        refuse_public(host)
-    for good in ("127.0.0.1", "::1", "localhost"):
-        refuse_public(good)

@@ -45,7 +45,7 @@ class Scene:
             self.tell,
             self.metrics,
             lambda: NOW,
-            TrialSettings(**settings),
+            TrialSettings(**{"block_rows": 1, **settings}),
             poll_seconds=1.0,
             monotonic=lambda: self.seconds,
         )
@@ -461,7 +461,7 @@ def test_the_thread_compares_says_what_is_wrong_and_ends(scene: Scene) -> None:
         scene.tell,
         scene.metrics,
         lambda: NOW,
-        TrialSettings(rows_per_second=100_000),
+        TrialSettings(rows_per_second=100_000, block_rows=1),
         poll_seconds=0.01,
     )
     trial.start()

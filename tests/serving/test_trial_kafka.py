@@ -18,7 +18,7 @@ from stream_trainer.announcing import announce
 from stream_trainer.errors import InputLost
 from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.settings import KafkaSettings, Settings
+from stream_trainer.settings import KafkaSettings, Settings, TrialSettings
 from stream_trainer.store import ModelStore, open_store
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.challenges import Challenge
@@ -35,7 +35,8 @@ class World:
     """A pipeline of its own on the broker, with version 1 as champion and a better version 2."""
 
     def __init__(self, bootstrap_servers: str, folder: Path) -> None:
-        self.settings = Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap_servers), data_dir=folder)
+        kafka = KafkaSettings(bootstrap_servers=bootstrap_servers)
+        self.settings = Settings(kafka=kafka, data_dir=folder, trial=TrialSettings(block_rows=4))
         self.pipeline: Pipeline = replace(PIPELINE, name=f"trial-{uuid.uuid4().hex[:8]}")
         with Admin(self.settings.kafka) as admin:
             plans = topic_plans(self.pipeline.name, self.settings.kafka)
