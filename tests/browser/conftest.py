@@ -40,8 +40,9 @@ def lacking(what: str) -> None:
     pytest.skip(f"{what}; with `apt-get install chromium` and the extra dev the page is tested")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
+    """One a module, not a session: while Playwright runs, no other test could start an event loop in this thread."""
     path = chromium()
     try:
         from playwright.sync_api import sync_playwright
