@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -25,6 +25,9 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import field_names, key_text, to_columns
 from stream_trainer.settings import ServingSettings
 
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
+
 _SOON = {"retry-after": "1"}
 
 
@@ -41,6 +44,7 @@ class Answering:
         metrics: Metrics,
         clock: Clock,
         challenger: Callable[[], Challenger | None] = lambda: None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._log = log
         self._challenger = challenger
@@ -59,7 +63,8 @@ class Answering:
             seconds=settings.answer_seconds,
         )
         predict = predictor(pipeline)
-        self._batches = Batches(predict, metrics, limits)
+        self._batches = Batches(predict if tracing is None else tracing.inference(predict), metrics, limits)
+        self._outputs = self._batches.outputs if tracing is None else tracing.queue(self._batches.outputs)
         self._shadow = Shadow(predict, log, metrics, max_rows=settings.queue_rows)
 
     @property
@@ -84,7 +89,7 @@ class Answering:
         if challenger is not None and self._is_canary(challenger, rows, ids, wish):
             served, role = challenger.served, "canary"
         self._require_fresh(served, wish)
-        outputs = await self._batches.outputs(served, rows)
+        outputs = await self._outputs(served, rows)
         staleness = self._require_fresh(served, wish)
         number = served.number
         self._log.record(

@@ -1,7 +1,7 @@
 """`create_app`: pure wiring. Everything that lives longer than a request is passed in, and owned by the caller."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
 from serving.oip.routes import routes
+from serving.page.routes import add_page
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -25,6 +26,9 @@ from serving.trial_status import Challenger
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import ModelStore
+
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
 
 
 class Service(FastAPI):
@@ -56,6 +60,8 @@ def create_app(
     clock: Clock = utc_now,
     challenger: Callable[[], Challenger | None] = lambda: None,
     render: Callable[[], Awaitable[bytes]] | None = None,
+    address: str | None = None,
+    tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -69,14 +75,10 @@ def create_app(
         clock: the present instant.
         challenger: the version that shadows or answers a share, if there is one.
         render: the text exposition; None tells of `metrics` alone.
+        address: `module:attribute` of the pipeline, for commands that the page shows.
+        tracing: makes a span of each request; closed by the caller.
     """
-    hidden = settings.serving.profile == "production"
-    app = Service(
-        title=pipeline.name,
-        openapi_url=None if hidden else "/openapi.json",
-        docs_url=None if hidden else "/docs",
-        redoc_url=None,
-    )
+    app = _described(pipeline, settings)
     answering = Answering(
         pipeline,
         settings.serving,
@@ -85,26 +87,69 @@ def create_app(
         metrics=metrics,
         clock=clock,
         challenger=challenger,
+        tracing=tracing,
     )
-    predictor = Predictor(pipeline, settings.serving, answering=answering, metrics=metrics, clock=clock)
+    answers = answering if tracing is None else tracing.answers(answering)
+    predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
+    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    inference = routes(pipeline, settings.serving, answers, clock, metrics)
+    app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
+    app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
+    _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
+    add_page(
+        app,
+        pipeline,
+        settings.serving,
+        follower=follower,
+        metrics=metrics,
+        store=store,
+        clock=clock,
+        address=address,
+    )
+    app.add_exception_handler(HTTPException, answer_http_exception)
+    return app
+
+
+def _described(pipeline: Pipeline, settings: Settings) -> Service:
+    """An application without routes but those of its own description."""
+    hidden = settings.serving.profile == "production"
+    app = Service(
+        title=pipeline.name,
+        openapi_url=None if hidden else "/openapi.json",
+        docs_url=None if hidden else "/docs",
+        redoc_url=None,
+    )
     described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
+    return app
+
+
+def _add_watching(
+    app: FastAPI,
+    name: str,
+    settings: ServingSettings,
+    follower: Follower,
+    clock: Clock,
+    render: Callable[[], Awaitable[bytes]],
+) -> None:
+    """Health, and what Prometheus reads."""
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
 
     async def exposition(_: Request) -> Response:
-        text = metrics.render() if render is None else await render()
-        return Response(text, headers={"content-type": CONTENT_TYPE})
+        return Response(await render(), headers={"content-type": CONTENT_TYPE})
 
-    app.serve_directly("/predict", "POST", predictor)
-    app.router.routes.extend(routes(pipeline, settings.serving, answering, clock, metrics))
-    app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     app.add_route("/health/live", live, methods=["GET"])
-    app.add_route("/health/ready", _readiness(pipeline.name, settings.serving, follower, clock), methods=["GET"])
+    app.add_route("/health/ready", _readiness(name, settings, follower, clock), methods=["GET"])
     app.add_route("/metrics", exposition, methods=["GET"])
-    app.add_exception_handler(HTTPException, answer_http_exception)
-    return app
+
+
+def _rendering(metrics: Metrics) -> Callable[[], Awaitable[bytes]]:
+    async def render() -> bytes:
+        return metrics.render()
+
+    return render
 
 
 def _readiness(

@@ -57,6 +57,9 @@ class Metrics:
         self.trial_loss = gauge("trial_loss", "Mean log loss (numbers: squared error) over these rows.", ("role",))
         self.trial_evidence = gauge("trial_evidence", "E-value of the trial; 1/alpha decides it.", ("for",))
         self.trial_errors = counter("trial_errors", "Failures of the trial, by kind.", ("kind",))
+        self.trace_spans = counter(
+            "trace_spans", "Spans that ended, and those sent to the collector or lost.", ("result",)
+        )
 
     def render(self) -> bytes:
         """The text exposition format."""

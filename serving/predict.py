@@ -10,15 +10,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from serving.answering import Answering
-from serving.answers import ANY, Outcome
+from serving.answers import ANY, Answers, Outcome
 from serving.body import RowParser, receive_body
 from serving.clock import Clock
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
@@ -60,11 +59,20 @@ class Answer(msgspec.Struct, frozen=True):
     predictions: list[Prediction]
 
 
+class PromptAnswers(Answers, Protocol):
+    """Whoever predicts, and knows whether that takes a while."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether whoever comes now will wait."""
+        ...
+
+
 class Predictor:
     """The route."""
 
     def __init__(
-        self, pipeline: Pipeline, settings: ServingSettings, *, answering: Answering, metrics: Metrics, clock: Clock
+        self, pipeline: Pipeline, settings: ServingSettings, *, answering: PromptAnswers, metrics: Metrics, clock: Clock
     ) -> None:
         self._name = pipeline.name
         self._max_body_bytes = settings.max_body_bytes

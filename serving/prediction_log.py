@@ -124,7 +124,7 @@ class PredictionLog:
             logger.exception("prediction records could not be written")
             self._drop("failed", rows - taken)
             return
-        self._drop("queue_full", rows - taken)
+        self._drop("producer_full", rows - taken)
 
     def _delivered(self, error: Any, _: Any) -> None:
         if error is None:

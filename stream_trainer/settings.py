@@ -143,6 +143,10 @@ class ServingSettings(Section):
     versions_loaded: int = Field(
         default=3, ge=1, description="versions that answer by number, the serving one included"
     )
+    otlp_endpoint: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/]+(/\S*)?$", description="where traces go; none: there are none"
+    )
+    trace_ratio: float = Field(default=0.01, ge=0, le=1, description="share of requests that are traced by our choice")
     log_format: Literal["json", "text"] | None = Field(default=None, description="None: text on a terminal, else json")
 
     keys_file: Path | None = Field(default=None, description="API keys; see `stream-trainer keys`")

@@ -169,10 +169,12 @@ def serving(app: ASGIApp) -> Iterator[Client]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         assert started.wait(10)
-        with Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            yield client
-        server.should_exit = True
-        thread.join(10)
+        try:
+            with Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(10)
 
 
 def columns_of(pipeline: Pipeline, rows: list[dict[str, Any]]) -> dict[str, pa.Array]:

@@ -72,7 +72,7 @@ def test_a_full_producer_drops_and_counts() -> None:
     log.start()
     log.record(answered())
     log.close()
-    assert dropped(metrics, "queue_full") == 5
+    assert dropped(metrics, "producer_full") == 5
     assert metrics.registry.get_sample_value("stream_trainer_serving_prediction_log_sent_total") == 3
 
 
