@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from starlette.types import ASGIApp
@@ -19,6 +20,7 @@ from serving.keys import KeyRing
 from serving.metrics import Metrics
 from serving.ports import open_ports, refuse_open, serve, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
+from serving.telemetry import open_tracing
 from serving.tls import tls_context
 from serving.trial import Trial, make_trial
 from serving.ways import Ways
@@ -29,6 +31,9 @@ from stream_trainer.loading import load_pipeline
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import ServingSettings, Settings
 from stream_trainer.store import ModelStore, open_store
+
+if TYPE_CHECKING:
+    from serving.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         companions = [] if admin is None else [(ways.admin(orders), admin)]
         said = _say if worker is None or worker.index == 0 else _nothing
         first = ways.public(
-            _app(pipeline, settings, parts),
+            _app(pipeline_address, pipeline, settings, parts),
             lambda: said(pipeline, settings.serving, public, admin),
             [server for server, _ in companions],
         )
@@ -86,6 +91,7 @@ class _Parts:
     store: ModelStore
     follower: Follower
     trial: Trial
+    tracing: "Tracing | None"
     keys: KeyRing | None
     peers: Peers | None
 
@@ -93,6 +99,9 @@ class _Parts:
         """Begin, and have the stack end what has begun, the last first."""
         stack.callback(self.log.close)
         self.log.start()
+        if self.tracing is not None:
+            stack.callback(self.tracing.close)
+            self.follower.on_swap(self.tracing.swapped)
         for part in (self.follower, self.trial, self.keys, self.peers):
             if part is not None:
                 stack.callback(part.stop)
@@ -122,12 +131,13 @@ def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], No
         store=store,
         follower=follower,
         trial=make_trial(pipeline, settings, metrics, utc_now),
+        tracing=open_tracing(serving, pipeline.name, metrics),
         keys=_keys(serving, metrics),
         peers=None if worker is None else Peers(worker, metrics),
     )
 
 
-def _app(pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
+def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
     return create_app(
         pipeline,
         settings,
@@ -136,6 +146,8 @@ def _app(pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
         metrics=parts.metrics,
         store=parts.store,
         challenger=lambda: parts.trial.challenger,
+        address=address,
+        tracing=parts.tracing,
         render=None if parts.peers is None else parts.peers.render,
     )
 

@@ -19,9 +19,9 @@ from stream_trainer.store import ModelStore
 
 STATIC = {
     "/": ("index.html", "text/html"),
-    "/page/page.js": ("page.js", "text/javascript"),
-    "/page/page.css": ("page.css", "text/css"),
-    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/static/page.js": ("page.js", "text/javascript"),
+    "/static/page.css": ("page.css", "text/css"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "

@@ -136,7 +136,7 @@ class PageState:
         self._clock = clock
         self._monotonic = monotonic
         self._samples = Samples(metrics, monotonic)
-        self._swaps = Swaps(follower, metrics, self._samples, clock)
+        self._swaps = Swaps(follower, self._samples, clock)
         self._bounds = bounds(metrics.request_seconds)
         self._kept: tuple[float, bytes] | None = None
 

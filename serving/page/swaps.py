@@ -1,20 +1,15 @@
-"""Which versions began to serve lately, and how long each swap took.
-
-A listener of the follower; it keeps a bounded list and must never raise. The follower tells its listeners before it
-knows how long the swap took, so that is read off the histogram afterwards.
-"""
+"""Which versions began to serve lately, and how long each swap took. A listener of the follower; the list is bounded."""
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
 from serving.clock import Clock
 from serving.follower import Follower
-from serving.metrics import Metrics
-from serving.page.samples import Samples, sum_and_count
+from serving.model import Served
+from serving.page.samples import Samples
 
 MOST = 40
 
@@ -35,53 +30,34 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True):
     trained_through: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    swap: Swap
-    sum: float
-    count: float
-
-
 class Swaps:
     """The last versions, the newest last."""
 
-    def __init__(self, follower: Follower, metrics: Metrics, samples: Samples, clock: Clock) -> None:
-        self._follower = follower
-        self._metrics = metrics
+    def __init__(self, follower: Follower, samples: Samples, clock: Clock) -> None:
         self._samples = samples
         self._clock = clock
         self._lock = threading.Lock()
-        self._begun: deque[_Begun] = deque(maxlen=MOST)
+        self._begun: deque[Swap] = deque(maxlen=MOST)
         if follower.served is not None:
-            self._note()
+            self._note(follower.served, None)
         follower.on_swap(self._swapped)
 
     def last(self) -> list[Swap]:
         """At most `MOST`."""
         with self._lock:
-            begun = list(self._begun)
-        now = _Begun(begun[-1].swap, *sum_and_count(self._metrics.swap_seconds)) if begun else None
-        after = [*begun[1:], now] if now is not None else []
-        return [
-            msgspec.structs.replace(one.swap, seconds=next_.sum - one.sum if next_.count - one.count == 1 else None)
-            for one, next_ in zip(begun, after, strict=True)
-        ]
+            return list(self._begun)
 
-    def _swapped(self) -> None:
+    def _swapped(self, served: Served, seconds: float) -> None:
         self._samples.take()
-        self._note()
+        self._note(served, seconds)
 
-    def _note(self) -> None:
-        served = self._follower.served
-        if served is None:
-            return
-        total, count = sum_and_count(self._metrics.swap_seconds)
+    def _note(self, served: Served, seconds: float | None) -> None:
         swap = Swap(
             version=served.number,
             at=self._clock(),
-            seconds=None,
+            seconds=seconds,
             rows=served.manifest.total.trained,
             trained_through=served.trained_through,
         )
         with self._lock:
-            self._begun.append(_Begun(swap, total, count))
+            self._begun.append(swap)
