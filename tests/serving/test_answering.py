@@ -165,14 +165,14 @@ def test_what_became_too_stale_while_it_waited_is_refused_too(
 ) -> None:
     harness = committed(store)
     answering = answering_of(harness)
-    real = answering._batches.outputs
+    real = answering._outputs
 
     async def slow(*arguments: Any) -> list[Any]:
         found = await real(*arguments)
         harness.clock.advance(60)
         return found
 
-    monkeypatch.setattr(answering._batches, "outputs", slow)
+    monkeypatch.setattr(answering, "_outputs", slow)
     with pytest.raises(Problem, match="too_stale"):
         asyncio.run(asked(answering, Wish(max_staleness=30)))
     assert harness.log.answered == []
