@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ from stream_trainer.store import ModelStore, open_store
 if TYPE_CHECKING:
     from serving.tracing import Tracing
 
+# A thread that loads a version gives the interpreter back this soon; at Python's 5 ms every swap holds requests up.
+_SWITCH_SECONDS = 0.0005
+
 logger = logging.getLogger(__name__)
 
 _TOPICS = ("predictions", "models")
@@ -58,6 +62,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
     if worker is not None:
         worker.end_with_parent()
     torch.set_num_threads(1)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)
