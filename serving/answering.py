@@ -75,19 +75,18 @@ class Answering:
     def versions(self) -> list[Served]:
         """See `Answers.versions`."""
         loaded, challenger = self._follower.loaded(), self._challenger()
-        known = challenger is None or any(one.number == challenger.served.number for one in loaded)
-        return loaded if challenger is None or known else [*loaded, challenger.served]
+        if challenger is None or challenger.mode == "shadow":  # which never answers
+            return loaded
+        known = any(one.number == challenger.served.number for one in loaded)
+        return loaded if known else [*loaded, challenger.served]
 
     async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
         """See `Answers.answer`; without any version yet the request is logged, and its ids are in the problem."""
-        served = self._follower.served if wish is ANY else await self._wished(wish)
         ids = self._ids.take(len(rows))
+        challenger = self._challenger()
+        served, role = await self._answerer(challenger, rows, ids, wish)
         if served is None:
             raise self._no_version(ids, rows, requested_at)
-        role: Role = "champion"
-        challenger = self._challenger()
-        if challenger is not None and self._is_canary(challenger, rows, ids, wish):
-            served, role = challenger.served, "canary"
         self._require_fresh(served, wish)
         outputs = await self._outputs(served, rows)
         staleness = self._require_fresh(served, wish)
@@ -96,9 +95,19 @@ class Answering:
             Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=outputs, model_version=number, role=role)
         )
         self._metrics.rows.inc(len(rows))
-        if challenger is not None and challenger.mode == "shadow":
+        if challenger is not None and challenger.mode == "shadow" and challenger.served.number != number:
             self._shadow.offer(Shadowed(served=challenger.served, ids=ids, rows=rows, requested_at=requested_at))
         return Outcome(served=served, ids=ids, outputs=outputs, staleness=staleness)
+
+    async def _answerer(
+        self, challenger: Challenger | None, rows: Sequence[Any], ids: Sequence[str], wish: Wish
+    ) -> tuple[Served | None, Role]:
+        """Who answers: the canary's keys do not wait for a champion that the canary is ahead of."""
+        if challenger is not None and self._is_canary(challenger, rows, ids, wish):
+            return challenger.served, "canary"
+        served = self._follower.served if wish is ANY else await self._wished(wish)
+        by_number = challenger is not None and challenger.mode == "canary" and wish.version == challenger.served.number
+        return served, "canary" if by_number else "champion"
 
     def _is_canary(self, challenger: Challenger, rows: Sequence[Any], ids: Sequence[str], wish: Wish) -> bool:
         """Whether the challenger answers: a request has one answerer, found by the key of its first row, or its id."""

@@ -61,6 +61,11 @@ class Answers(Protocol):
         """
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether whoever comes now will wait."""
+        ...
+
     def versions(self) -> list[Served]:
         """The versions that can be asked for by number, the champion first; empty before the first one."""
         ...

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _RETRY_REFUSED_SECONDS = 5.0
 _OLDER_TRIED = 16
+_NOT_IN_STORE = ("missing", "digest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class Follower:
             self._stop.wait(self._poll_seconds)
             pushed = []
         for announcement in pushed:
-            self._consider(_pushed(announcement))
+            self._consider(_pushed(announcement, self._clock()))
         if not pushed or self._monotonic() >= self._next_look:
             self.look()
         else:
@@ -252,6 +253,10 @@ class Follower:
     def _refuse(self, wanted: Decision, error: Refused) -> None:
         self._metrics.refused.labels(error.reason).inc()
         self._refused = (wanted.sha256, self._monotonic() + _RETRY_REFUSED_SECONDS)
+        if wanted.pushed and error.reason in _NOT_IN_STORE:
+            # Said, but not there: forget it, or every true version below it would look like an older one.
+            self._wanted, self._highest_heard = None, 0 if self.served is None else self.served.number
+            self._next_look = self._monotonic()
         kept = "nothing serves" if self.served is None else f"version {self.served.number} goes on serving"
         logger.error("version %d refused (%s), %s: %s", wanted.version, error.reason, kept, error)
         if self.served is None:
@@ -271,11 +276,11 @@ class Follower:
             return
 
 
-def _pushed(announcement: Announcement) -> Decision:
+def _pushed(announcement: Announcement, now: datetime) -> Decision:
     return Decision(
         version=announcement.version,
         sha256=announcement.manifest_sha256,
-        at=announcement.at,
+        at=min(announcement.at, now),  # what is said to be of tomorrow must not outrank the store till then
         covered_at=announcement.covered_at,
         alias=announcement.alias,
         pushed=True,

@@ -125,7 +125,7 @@ def _warm_up(pipeline: Pipeline, state: State, golden: bytes, where: str) -> Non
         return
     try:
         outputs = pipeline.learner.predict(state, encode(pipeline.contract, columns))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refused("model", f"{where} does not fit the pipeline's model: {error}") from error
     if not _same(outputs, expected):
         raise Refused("golden", f"{where} answers its golden rows differently here than where it was learned")

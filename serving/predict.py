@@ -3,14 +3,12 @@
 A plain ASGI application: what a framework does for each request costs more than the prediction.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.datastructures import Headers
@@ -21,6 +19,7 @@ from serving.answers import ANY, Answers, Outcome
 from serving.body import RowParser, receive_body
 from serving.clock import Clock
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
+from serving.disconnect import unless_gone
 from serving.metrics import Metrics
 from serving.problems import Problem
 from stream_trainer.contract import BinaryLabel, ClassLabel, Contract
@@ -59,20 +58,11 @@ class Answer(msgspec.Struct, frozen=True):
     predictions: list[Prediction]
 
 
-class PromptAnswers(Answers, Protocol):
-    """Whoever predicts, and knows whether that takes a while."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether whoever comes now will wait."""
-        ...
-
-
 class Predictor:
     """The route."""
 
     def __init__(
-        self, pipeline: Pipeline, settings: ServingSettings, *, answering: PromptAnswers, metrics: Metrics, clock: Clock
+        self, pipeline: Pipeline, settings: ServingSettings, *, answering: Answers, metrics: Metrics, clock: Clock
     ) -> None:
         self._name = pipeline.name
         self._max_body_bytes = settings.max_body_bytes
@@ -119,7 +109,7 @@ class Predictor:
         requested_at = self._clock()
         rows = self._rows.parse(body)
         answer = self._answering.answer(rows, requested_at, wish(Headers(scope=scope)) if demands else ANY)
-        outcome = await (unless_gone(receive, answer) if self._answering.busy else answer)
+        outcome = await (unless_gone(receive, answer) if demands or self._answering.busy else answer)
         return self._encode(self._answer(outcome))
 
     def _answer(self, outcome: Outcome) -> Answer:
@@ -131,31 +121,6 @@ class Predictor:
             staleness_seconds=round(outcome.staleness, 6),
             predictions=self._predictions(outcome),
         )
-
-
-async def unless_gone(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
-    """The answer, or its cancellation when the client goes away first.
-
-    Raises:
-        ClientDisconnect: it did.
-    """
-    work, gone = asyncio.ensure_future(answer), asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientDisconnect
-    finally:
-        for task in (work, gone):
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-
-
-async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _encoded() -> Problem:

@@ -26,11 +26,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
-from serving.answers import ANY, Outcome, Wish
+from serving.answers import ANY, Answers, Outcome, Wish
 from serving.batching import Predict
 from serving.metrics import Metrics
 from serving.model import Served
-from serving.predict import PromptAnswers
 from serving.problems import Problem
 
 EXPORT_SECONDS = 5.0
@@ -98,7 +97,7 @@ class Tracing:
                 route.app = self.requests(route.app, "infer")
         return found
 
-    def answers(self, inner: PromptAnswers) -> "TracedAnswers":
+    def answers(self, inner: Answers) -> "TracedAnswers":
         """Somebody who answers and notes on the request's span what was answered."""
         return TracedAnswers(inner)
 
@@ -165,12 +164,12 @@ class Tracing:
 class TracedAnswers:
     """Notes on the request's span which version answered, how many rows, and the first prediction's id."""
 
-    def __init__(self, inner: PromptAnswers) -> None:
+    def __init__(self, inner: Answers) -> None:
         self._inner = inner
 
     @property
     def busy(self) -> bool:
-        """See `PromptAnswers.busy`."""
+        """See `Answers.busy`."""
         return self._inner.busy
 
     def versions(self) -> list[Served]:

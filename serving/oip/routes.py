@@ -19,6 +19,7 @@ from serving import consistency, openapi
 from serving.answers import Answers
 from serving.body import read_body
 from serving.clock import Clock
+from serving.disconnect import unless_gone
 from serving.metrics import Metrics
 from serving.oip.metadata import model_metadata
 from serving.oip.request import HEADER_LENGTH, RequestParser
@@ -156,7 +157,10 @@ class OpenInference:
             if inline
             else await asyncio.to_thread(self._parser.parse, body, header_length)
         )
-        outcome = await self._answers.answer(asked.rows, requested_at, consistency.both(wish, asked.wish))
+        wanted = consistency.both(wish, asked.wish)
+        answering = self._answers.answer(asked.rows, requested_at, wanted)
+        waits = self._answers.busy or wanted.min_version > 0
+        outcome = await (unless_gone(request.receive, answering) if waits else answering)
         if inline:
             return answer(self._pipeline.name, asked, outcome)
         return await asyncio.to_thread(answer, self._pipeline.name, asked, outcome)

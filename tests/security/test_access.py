@@ -56,7 +56,7 @@ ADMIN_ROUTES = {
     "/health/live": None,
 }
 # Paths of parts that may or may not be there yet, and what they take when they are.
-LATER = {
+LATER: dict[str, str | None] = {
     "/feedback": "feedback",
 }
 WHO = ("none", "bad", "basic", "two", "expired", "predict", "feedback", "admin")

@@ -41,8 +41,8 @@ class Contest:
             challenger=lambda: self.challenger,
         )
 
-    def challenge(self, mode: Mode, share: float = 0.0) -> None:
-        served = load(self.harness.store, PIPELINE, 1)
+    def challenge(self, mode: Mode, share: float = 0.0, version: int = 1) -> None:
+        served = load(self.harness.store, PIPELINE, version)
         self.challenger = Challenger(served=served, entry=7, mode=mode, share=share)
 
     def record(self, answered: Answered) -> None:
@@ -99,6 +99,28 @@ def test_a_canary_answers_nobody_who_demands_what_it_does_not_have(contest: Cont
     assert client.post("/predict", json=body).json()["model_version"] == 1
     assert client.post("/predict", json=body, headers={"x-min-model-version": "2"}).json()["model_version"] == 2
     assert client.get("/v2/models/flights").json()["versions"] == ["2", "1"]
+
+
+def test_a_canary_that_is_ahead_keeps_its_word_to_its_keys(contest: Contest, client: Client) -> None:
+    state = learned_state(seed=3)
+    contest.states[3] = state
+    commit_version(contest.harness.store, PIPELINE, state)
+    contest.challenge("canary", 1.0, version=3)
+    answer = client.post("/predict", json={"instances": ROWS[:1]}, headers={"x-min-model-version": "3"})
+    assert (answer.status_code, answer.json()["model_version"]) == (200, 3)
+
+
+def test_who_is_asked_by_number_is_logged_as_what_it_is_and_a_shadow_is_not_asked(
+    contest: Contest, client: Client
+) -> None:
+    body = {"inputs": [{"name": "distance", "shape": [1], "datatype": "FP64", "data": [1.0]}]}
+    body["inputs"].append({"name": "carrier", "shape": [1], "datatype": "BYTES", "data": ["AA"]})
+    by_number = "/v2/models/flights/versions/1/infer"
+    contest.challenge("shadow")
+    assert client.post(by_number, json=body).status_code == 404
+    contest.challenge("canary", 0.001)
+    assert client.post(by_number, json=body).json()["model_version"] == "1"
+    assert [(a.role, a.model_version) for a in contest.harness.log.answered] == [("canary", 1)]
 
 
 def test_without_a_key_the_prediction_id_decides(contest: Contest, client: Client) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from httpx import ASGITransport, AsyncClient
 
+from serving.announcements import Announcement
 from stream_trainer.errors import NoVersion
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
@@ -173,6 +174,20 @@ def test_who_can_only_announce_cannot_choose_who_serves(harness: Harness) -> Non
             harness.source.push(version, NOW + timedelta(hours=1), alias=alias)
             harness.follower.step()
             assert harness.version == 2
+
+
+def test_a_version_that_was_said_and_is_not_there_is_forgotten(harness: Harness) -> None:
+    first = commit_version(harness.store, PIPELINE, STATE)
+    harness.follower.look()
+    word = Announcement(version=9, manifest_sha256="0" * 64, at=NOW + timedelta(days=1), covered_at=NOW)
+    harness.source.waiting.append(word)
+    harness.follower.step()
+    assert harness.version == first.number
+    assert harness.metric("refused_versions_total", reason="missing") == 1
+    second = commit_version(harness.store, PIPELINE, OTHER)
+    harness.source.push(second, NOW + timedelta(seconds=5))
+    harness.follower.step()
+    assert harness.version == second.number
 
 
 def test_a_fixed_champion_stays_fresh_by_its_announcements(harness: Harness) -> None:

@@ -71,6 +71,8 @@ class Recorder:
             return [[(i + k) / 1000 for k in range(len(self.label.classes))] for i in range(rows)]
         return [i / 7 for i in range(rows)]
 
+    busy = False
+
     def versions(self) -> list[Served]:
         return self.present
 
