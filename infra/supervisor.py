@@ -57,6 +57,7 @@ class Child:
         self._started_at = 0.0
         self._again_at = 0.0
         self._quick_deaths = 0
+        self._asked = False
 
     @property
     def pid(self) -> int | None:
@@ -82,6 +83,7 @@ class Child:
                 stderr=log,
                 pass_fds=self.unit.descriptors,
             )
+        self._asked = False
         self._started_at = time.monotonic()
 
     def look(self) -> str | None:
@@ -113,15 +115,16 @@ class Child:
         return f"{self.unit.name} was started again (process {self.pid})"
 
     def ask_to_end(self) -> None:
-        """SIGTERM, without waiting."""
-        if self.pid is not None and self._process is not None:
+        """SIGTERM, without waiting, and once only: a second one would meet a process that is writing its last."""
+        if self.pid is not None and self._process is not None and not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def drain(self) -> None:
-        """SIGTERM, wait, and SIGKILL when it does not end."""
+        """SIGTERM unless it was asked already, wait, and SIGKILL when it does not end."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.terminate()
+        self.ask_to_end()
         try:
             self._process.wait(self.unit.drain_seconds)
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
-from serving.ports import open_ports, refuse_open, serve, url_of
+from serving.ports import open_ports, refuse_open, serve, signals_restored, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.telemetry import open_tracing
 from serving.tls import tls_context
@@ -67,7 +67,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
     if no_create:
         _require_topics(pipeline, settings)
     tls = tls_context(settings.serving)
-    with contextlib.ExitStack() as stack:
+    with signals_restored(), contextlib.ExitStack() as stack:
         public, admin = _listeners(settings.serving, stack, worker)
         parts = _make_parts(pipeline, settings, _preparation(pipeline, settings, no_create), worker)
         ways = Ways(serving=settings.serving, keys=parts.keys, metrics=parts.metrics, tls=tls)

@@ -33,6 +33,21 @@ open(sys.argv[1], "w").close()
 time.sleep(60)
 """
 
+FLUSHING = """
+import pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[1])
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    path.with_suffix(".asked").touch()
+    while not path.with_suffix(".go").exists():
+        time.sleep(0.01)
+    path.with_suffix(".flushed").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+path.touch()
+time.sleep(60)
+"""
+
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path) -> Path:
@@ -40,6 +55,7 @@ def modules(tmp_path: Path) -> Path:
         "stubborn_child": STUBBORN,
         "with_grandchild": WITH_GRANDCHILD,
         "polite_child": POLITE,
+        "flushing_child": FLUSHING,
         "dying_child": "import sys; print('last words'); sys.exit(int(sys.argv[1]))",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -153,6 +169,40 @@ def test_draining_lets_a_child_finish(unit: Callable[..., Unit], tmp_path: Path)
     assert gone(pid)
     assert child.pid is None
     child.drain()
+
+
+def test_a_child_that_was_asked_to_end_is_not_signalled_again_while_it_writes_its_last(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Child(unit("flushing_child", str(tmp_path / "up")))
+    child.start()
+    until((tmp_path / "up").exists)
+    child.ask_to_end()
+    until((tmp_path / "up.asked").exists)
+    process = child._process
+    assert process is not None
+    real = process.wait
+
+    def wait(seconds: float | None = None) -> int:
+        (tmp_path / "up.go").touch()
+        return real(seconds)
+
+    monkeypatch.setattr(process, "wait", wait)
+    child.drain()
+    assert process.returncode == 0
+    assert (tmp_path / "up.flushed").exists()
+
+
+def test_a_child_that_was_started_again_is_asked_anew(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("polite_child", str(tmp_path / "up"), drain=20.0))
+    for _ in range(2):
+        child.start()
+        until((tmp_path / "up").exists)
+        child.ask_to_end()
+        until((tmp_path / "up.drained").exists)
+        child.drain()
+        (tmp_path / "up").unlink()
+        (tmp_path / "up.drained").unlink()
 
 
 def test_a_child_that_does_not_finish_in_time_is_killed(unit: Callable[..., Unit], tmp_path: Path) -> None:
