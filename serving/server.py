@@ -101,9 +101,7 @@ class _Parts:
     peers: Peers | None
 
     def start(self, stack: contextlib.ExitStack) -> None:
-        """Begin, and have the stack end what has begun, the last first."""
-        stack.callback(self.log.close)
-        self.log.start()
+        """Begin, and have the stack end what has begun, the last first: the log, which alone holds what cannot be had again."""
         if self.tracing is not None:
             stack.callback(self.tracing.close)
             self.follower.on_swap(self.tracing.swapped)
@@ -111,6 +109,8 @@ class _Parts:
             if part is not None:
                 stack.callback(part.stop)
                 part.start()
+        stack.callback(self.log.close)
+        self.log.start()
 
 
 def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], None], worker: Worker | None) -> _Parts:
