@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -136,6 +137,43 @@ def test_a_child_that_ends_for_good_is_not_started_again(unit: Callable[..., Uni
     assert said == [f"dying_child ended with exit code {code}"]
     assert supervisor.children[0].restarts == 0
     assert supervisor.children[0].look() is None
+
+
+@pytest.mark.parametrize("code", sorted(FINAL_CODES))
+def test_an_endless_child_whose_first_start_is_refused_ends_for_good(unit: Callable[..., Unit], code: int) -> None:
+    supervisor = Supervisor([replace(unit("dying_child", str(code)), endless=True)], lambda _: None)
+    supervisor.run(threading.Event())
+    assert [child.code for child in supervisor.children] == [code]
+
+
+@pytest.mark.parametrize("code", sorted(FINAL_CODES))
+def test_an_endless_child_whose_new_start_is_refused_is_tried_again_and_its_neighbour_lives(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(supervising, "_LONGEST_PAUSE", 0.01)
+    starts = iter(["1", str(code), str(code), "1"])
+    dying = replace(unit("dying_child"), arguments=lambda: [next(starts, "1")], endless=True)
+    said: list[str] = []
+    supervisor = Supervisor([unit("polite_child", str(tmp_path / "up"), drain=20.0), dying], said.append)
+    supervisor.start()
+    until((tmp_path / "up").exists)
+    neighbour, child = supervisor.children
+    pid = neighbour.pid
+    until(lambda: not supervisor.look() or child.restarts >= 3)
+    assert not child.finished
+    assert len([word for word in said if f"died (exit code {code})" in word]) == 2
+    assert neighbour.pid == pid is not None
+    supervisor.drain()
+
+
+def test_an_endless_child_that_ran_steadily_is_tried_again(
+    unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "_STEADY_SECONDS", -1.0)
+    child = Child(replace(unit("dying_child", "2"), endless=True))
+    child.start()
+    assert "died (exit code 2)" in looked(child)
+    assert not child.finished
 
 
 def test_pauses_grow_while_it_dies_quickly(unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch) -> None:
