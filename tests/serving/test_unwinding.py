@@ -17,6 +17,7 @@ from serving.metrics import Metrics
 from serving.ports import Server, config_of, signals_restored
 from serving.prediction_log import PredictionLog
 from serving.server import _Parts
+from serving.shadow import Shadow
 from serving.tracing import Tracing
 from serving.trial import Trial
 from stream_trainer.settings import ServingSettings
@@ -78,7 +79,7 @@ def test_the_prediction_log_ends_before_all_that_may_take_its_time() -> None:
 def test_a_worker_has_more_time_than_its_parts_may_take_one_after_the_other() -> None:
     bounds = [
         inspect.signature(end).parameters["seconds"].default
-        for end in (PredictionLog.close, Follower.stop, Trial.stop, Tracing.close)
+        for end in (Shadow.close, PredictionLog.close, Follower.stop, Trial.stop, Tracing.close)
     ]
     keys = 5.0
     assert ports._GRACE_SECONDS + sum(bounds) + keys < workers._DRAIN_SECONDS
