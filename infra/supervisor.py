@@ -32,7 +32,8 @@ class Unit:
     """One child: its name, how to start it, and where its output goes (the supervisor's own when None).
 
     `arguments` may be a function: it is called at each start, so a child can be told where to go on. `descriptors` are
-    inherited. With `endless`, an end without an error is a death too.
+    inherited. With `endless`, an end without an error is a death too, and one that has run is never given up: what its
+    new start stumbles over, such as a file that is just being written, must not end its healthy neighbours.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Child:
         self._started_at = 0.0
         self._again_at = 0.0
         self._quick_deaths = 0
+        self._asked = False
 
     @property
     def pid(self) -> int | None:
@@ -82,6 +84,7 @@ class Child:
                 stderr=log,
                 pass_fds=self.unit.descriptors,
             )
+        self._asked = False
         self._started_at = time.monotonic()
 
     def look(self) -> str | None:
@@ -94,15 +97,20 @@ class Child:
         if self._again_at:
             return self._restart_when_due()
         where = f"; its log: {self.unit.log}" if self.unit.log else ""
-        if (code == 0 and not self.unit.endless) or code in FINAL_CODES:
+        lived = time.monotonic() - self._started_at
+        if self._is_final(code, lived):
             self.finished = True
             self.code = code
             return f"{self.unit.name} ended with exit code {code}{where}"
-        lived = time.monotonic() - self._started_at
         self._quick_deaths = 1 if lived > _STEADY_SECONDS else self._quick_deaths + 1
         pause = min(0.5 * 2**self._quick_deaths, _LONGEST_PAUSE)
         self._again_at = time.monotonic() + pause
         return f"{self.unit.name} died ({_describe(code)}) and is started again in {pause:.0f} s{where}"
+
+    def _is_final(self, code: int, lived: float) -> bool:
+        if self.unit.endless:
+            return code in FINAL_CODES and self.restarts == 0 and lived <= _STEADY_SECONDS
+        return code == 0 or code in FINAL_CODES
 
     def _restart_when_due(self) -> str | None:
         if time.monotonic() < self._again_at:
@@ -113,15 +121,16 @@ class Child:
         return f"{self.unit.name} was started again (process {self.pid})"
 
     def ask_to_end(self) -> None:
-        """SIGTERM, without waiting."""
-        if self.pid is not None and self._process is not None:
+        """SIGTERM, without waiting, and once only: a second one would meet a process that is writing its last."""
+        if self.pid is not None and self._process is not None and not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def drain(self) -> None:
-        """SIGTERM, wait, and SIGKILL when it does not end."""
+        """SIGTERM unless it was asked already, wait, and SIGKILL when it does not end."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.terminate()
+        self.ask_to_end()
         try:
             self._process.wait(self.unit.drain_seconds)
         except subprocess.TimeoutExpired:

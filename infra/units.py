@@ -8,6 +8,7 @@ from infra.supervisor import Unit
 from stream_trainer.settings import Settings
 
 _CLI = "stream_trainer.cli"
+_SERVING_DRAIN_SECONDS = 60.0  # it may have workers of its own to drain
 
 
 def variables(settings: Settings) -> dict[str, str]:
@@ -39,4 +40,11 @@ def serve_unit(
     """The HTTP service; ports as `serve` takes them, None as the settings say."""
     given = {"--port": port, "--admin-port": admin_port}
     arguments = ["serve", pipeline, *(part for name, n in given.items() if n is not None for part in (name, str(n)))]
-    return Unit(name="serving", module=_CLI, arguments=arguments, variables=variables(settings), log=log)
+    return Unit(
+        name="serving",
+        module=_CLI,
+        arguments=arguments,
+        variables=variables(settings),
+        log=log,
+        drain_seconds=_SERVING_DRAIN_SECONDS,
+    )

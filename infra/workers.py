@@ -18,7 +18,8 @@ from stream_trainer.settings import Settings
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
-_DRAIN_SECONDS = 20.0
+# More than a worker's parts may take one after the other: answers 10 s, shadow 1, log 5, keys, trial and follower 5 each, traces 3.
+_DRAIN_SECONDS = 45.0
 
 
 def serve_with_workers(

@@ -21,6 +21,7 @@ from stream_trainer.settings import ServingSettings, is_loopback
 logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 10
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # On every answer; what belongs to the content, such as its policy, is set beside it.
 _HEADERS = [
     ("x-content-type-options", "nosniff"),
@@ -88,18 +89,18 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """What is queued for Kafka is written after the server ends, so a signal must not end the process."""
-        signals = (signal.SIGINT, signal.SIGTERM)
+        """Signals end the server; afterwards they are ignored, until `signals_restored` is left."""
         try:
-            before = [signal.signal(number, self.handle_exit) for number in signals]
+            for number in _SIGNALS:
+                signal.signal(number, self.handle_exit)
         except ValueError:  # not the main thread: whoever started this one stops it
             yield
             return
         try:
             yield
         finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
 
 class Companion(Server):
@@ -109,6 +110,18 @@ class Companion(Server):
     def capture_signals(self) -> Iterator[None]:
         """The other server hears them."""
         yield
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """Around a server and all that ends after it: what is queued for Kafka is written then, whatever is signalled."""
+    before = [(number, signal.getsignal(number)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread: nothing was changed
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def serve(ports: Sequence[tuple[Server, socket.socket]]) -> None:

@@ -19,7 +19,7 @@ from serving.clock import utc_now
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
-from serving.ports import open_ports, refuse_open, serve, url_of
+from serving.ports import open_ports, refuse_open, serve, signals_restored, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.telemetry import open_tracing
 from serving.tls import tls_context
@@ -67,7 +67,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
     if no_create:
         _require_topics(pipeline, settings)
     tls = tls_context(settings.serving)
-    with contextlib.ExitStack() as stack:
+    with signals_restored(), contextlib.ExitStack() as stack:
         public, admin = _listeners(settings.serving, stack, worker)
         parts = _make_parts(pipeline, settings, _preparation(pipeline, settings, no_create), worker)
         ways = Ways(serving=settings.serving, keys=parts.keys, metrics=parts.metrics, tls=tls)
@@ -101,9 +101,7 @@ class _Parts:
     peers: Peers | None
 
     def start(self, stack: contextlib.ExitStack) -> None:
-        """Begin, and have the stack end what has begun, the last first."""
-        stack.callback(self.log.close)
-        self.log.start()
+        """Begin, and have the stack end what has begun, the last first: the log, which alone holds what cannot be had again."""
         if self.tracing is not None:
             stack.callback(self.tracing.close)
             self.follower.on_swap(self.tracing.swapped)
@@ -111,6 +109,8 @@ class _Parts:
             if part is not None:
                 stack.callback(part.stop)
                 part.start()
+        stack.callback(self.log.close)
+        self.log.start()
 
 
 def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], None], worker: Worker | None) -> _Parts:

@@ -51,17 +51,17 @@ class Shadow:
         self._log = log
         self._metrics = metrics
         self._max_rows = max_rows
-        self._queue: queue.SimpleQueue[Shadowed] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Shadowed | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
-        self._pause = threading.Event()
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def offer(self, shadowed: Shadowed) -> None:
-        """Take a request over; returns at once. The thread begins with the first one, and ends with the process."""
+        """Take a request over; returns at once. The thread begins with the first one, and ends with `close`."""
         rows = len(shadowed.rows)
         with self._lock:
-            fits = self._waiting + rows <= self._max_rows
+            fits = not self._closed.is_set() and self._waiting + rows <= self._max_rows
             if fits:
                 self._waiting += rows
         if not fits:
@@ -72,18 +72,35 @@ class Shadow:
             self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
             self._thread.start()
 
+    def close(self, seconds: float = 1.0) -> None:
+        """Take nothing over any more and end after the batch at hand, for at most so long; the rest is counted."""
+        with self._lock:
+            self._closed.set()
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(seconds)
+        with self._lock:
+            left, self._waiting = self._waiting, 0
+        self._metrics.shadow_dropped.inc(left)
+
     def _run(self) -> None:
-        while True:
-            self._work([self._queue.get(), *self._arrived()])
-            self._pause.wait(_TURN_SECONDS)  # in turns: requests need the interpreter more
+        while not self._closed.is_set():
+            first = self._queue.get()
+            if first is None or self._closed.is_set():
+                return
+            self._work([first, *self._arrived()])
+            self._closed.wait(_TURN_SECONDS)  # in turns: requests need the interpreter more
 
     def _arrived(self) -> list[Shadowed]:
         found: list[Shadowed] = []
         rows = 0
         with suppress(queue.Empty):
             while rows < _BATCH_ROWS:
-                found.append(self._queue.get_nowait())
-                rows += len(found[-1].rows)
+                work = self._queue.get_nowait()
+                if work is None:
+                    break
+                found.append(work)
+                rows += len(work.rows)
         return found
 
     def _work(self, works: list[Shadowed]) -> None:

@@ -6,6 +6,7 @@ them. Spans wait in a bounded queue and leave in a thread of their own: a collec
 spans, which are counted, and never an answer.
 """
 
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,11 @@ class Tracing:
         """Hand everything over to the collector; whether that went well. Blocks: not for the event loop."""
         return self._provider.force_flush()
 
-    def close(self) -> None:
-        """Send what waits, for a few seconds at most."""
-        self._provider.shutdown()
+    def close(self, seconds: float = 3.0) -> None:
+        """Send what waits, for at most so long. The SDK's own end takes as long as the collector lets it."""
+        ending = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
+        ending.start()
+        ending.join(seconds)
 
     def requests(self, app: ASGIApp, name: str) -> ASGIApp:
         """An ASGI application whose every request is a span of this name."""

@@ -168,11 +168,11 @@ class _Together(Collector):
                 into = merged.setdefault(family.name, Metric(family.name, family.text, family.kind))
                 for name, labels, value in family.samples:
                     into.add_sample(name, {**labels, "worker": str(index)}, value)
-                    if name == _MODEL_VERSION:
+                    if name == _MODEL_VERSION and value:  # 0: it was started just now, and answers with none
                         versions.append(value)
         yield from merged.values()
         yield _gauge("workers", "Workers that told of themselves in this scrape.", len(self._told))
-        skew = max(versions) - min(versions)
+        skew = max(versions) - min(versions) if versions else 0.0
         yield _gauge("version_skew", "The highest version that a worker answers with, minus the lowest.", skew)
 
 

@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,21 @@ open(sys.argv[1], "w").close()
 time.sleep(60)
 """
 
+FLUSHING = """
+import pathlib, signal, sys, time
+path = pathlib.Path(sys.argv[1])
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    path.with_suffix(".asked").touch()
+    while not path.with_suffix(".go").exists():
+        time.sleep(0.01)
+    path.with_suffix(".flushed").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+path.touch()
+time.sleep(60)
+"""
+
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path) -> Path:
@@ -40,6 +56,7 @@ def modules(tmp_path: Path) -> Path:
         "stubborn_child": STUBBORN,
         "with_grandchild": WITH_GRANDCHILD,
         "polite_child": POLITE,
+        "flushing_child": FLUSHING,
         "dying_child": "import sys; print('last words'); sys.exit(int(sys.argv[1]))",
     }.items():
         (tmp_path / f"{name}.py").write_text(text)
@@ -122,6 +139,43 @@ def test_a_child_that_ends_for_good_is_not_started_again(unit: Callable[..., Uni
     assert supervisor.children[0].look() is None
 
 
+@pytest.mark.parametrize("code", sorted(FINAL_CODES))
+def test_an_endless_child_whose_first_start_is_refused_ends_for_good(unit: Callable[..., Unit], code: int) -> None:
+    supervisor = Supervisor([replace(unit("dying_child", str(code)), endless=True)], lambda _: None)
+    supervisor.run(threading.Event())
+    assert [child.code for child in supervisor.children] == [code]
+
+
+@pytest.mark.parametrize("code", sorted(FINAL_CODES))
+def test_an_endless_child_whose_new_start_is_refused_is_tried_again_and_its_neighbour_lives(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(supervising, "_LONGEST_PAUSE", 0.01)
+    starts = iter(["1", str(code), str(code), "1"])
+    dying = replace(unit("dying_child"), arguments=lambda: [next(starts, "1")], endless=True)
+    said: list[str] = []
+    supervisor = Supervisor([unit("polite_child", str(tmp_path / "up"), drain=20.0), dying], said.append)
+    supervisor.start()
+    until((tmp_path / "up").exists)
+    neighbour, child = supervisor.children
+    pid = neighbour.pid
+    until(lambda: not supervisor.look() or child.restarts >= 3)
+    assert not child.finished
+    assert len([word for word in said if f"died (exit code {code})" in word]) == 2
+    assert neighbour.pid == pid is not None
+    supervisor.drain()
+
+
+def test_an_endless_child_that_ran_steadily_is_tried_again(
+    unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "_STEADY_SECONDS", -1.0)
+    child = Child(replace(unit("dying_child", "2"), endless=True))
+    child.start()
+    assert "died (exit code 2)" in looked(child)
+    assert not child.finished
+
+
 def test_pauses_grow_while_it_dies_quickly(unit: Callable[..., Unit], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("infra.supervisor.time.monotonic", lambda: now[0])
@@ -153,6 +207,40 @@ def test_draining_lets_a_child_finish(unit: Callable[..., Unit], tmp_path: Path)
     assert gone(pid)
     assert child.pid is None
     child.drain()
+
+
+def test_a_child_that_was_asked_to_end_is_not_signalled_again_while_it_writes_its_last(
+    unit: Callable[..., Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Child(unit("flushing_child", str(tmp_path / "up")))
+    child.start()
+    until((tmp_path / "up").exists)
+    child.ask_to_end()
+    until((tmp_path / "up.asked").exists)
+    process = child._process
+    assert process is not None
+    real = process.wait
+
+    def wait(seconds: float | None = None) -> int:
+        (tmp_path / "up.go").touch()
+        return real(seconds)
+
+    monkeypatch.setattr(process, "wait", wait)
+    child.drain()
+    assert process.returncode == 0
+    assert (tmp_path / "up.flushed").exists()
+
+
+def test_a_child_that_was_started_again_is_asked_anew(unit: Callable[..., Unit], tmp_path: Path) -> None:
+    child = Child(unit("polite_child", str(tmp_path / "up"), drain=20.0))
+    for _ in range(2):
+        child.start()
+        until((tmp_path / "up").exists)
+        child.ask_to_end()
+        until((tmp_path / "up.drained").exists)
+        child.drain()
+        (tmp_path / "up").unlink()
+        (tmp_path / "up.drained").unlink()
 
 
 def test_a_child_that_does_not_finish_in_time_is_killed(unit: Callable[..., Unit], tmp_path: Path) -> None:

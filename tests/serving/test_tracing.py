@@ -235,6 +235,24 @@ def test_a_collector_that_hangs_holds_up_nobody_and_what_waits_for_it_is_bounded
     assert QUEUE_SPANS <= sent < recorded
 
 
+def test_a_collector_that_hangs_does_not_hold_up_the_end(harness: Harness) -> None:
+    hanging = Hanging()
+    traced = Traced(harness, hanging, ratio=1.0)
+    traced.tracing._tracer.start_span("swap").end()
+    closing = threading.Thread(target=traced.tracing.close, args=(0.01,), daemon=True)
+    closing.start()
+    closing.join(20)
+    try:
+        assert not closing.is_alive()
+        assert harness.metric("trace_spans_total", result="sent") == 0
+    finally:
+        hanging.let.set()
+    for thread in threading.enumerate():
+        if thread.name == "tracing-end":
+            thread.join(20)
+    assert harness.metric("trace_spans_total", result="sent") == 1
+
+
 @contextmanager
 def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest]]]]:
     """An OTLP collector on loopback that keeps what it is sent."""

@@ -78,6 +78,20 @@ def test_whoever_is_asked_tells_of_all_workers_and_of_their_skew(folder: Path) -
         peers[0].stop()
 
 
+def test_a_worker_that_has_no_version_yet_is_no_skew(folder: Path) -> None:
+    metrics = [Metrics(), Metrics()]
+    peers = [Peers(worker(folder, index), metrics[index]) for index in (0, 1)]
+    peers[1].start()
+    try:
+        assert samples(peers[0])[SKEW, frozenset()] == 0
+        metrics[0].model_version.set(42)
+        assert samples(peers[0])[SKEW, frozenset()] == 0
+        metrics[1].model_version.set(40)
+        assert samples(peers[0])[SKEW, frozenset()] == 2
+    finally:
+        peers[1].stop()
+
+
 def test_a_worker_ends_when_its_parent_is_gone(folder: Path) -> None:
     code = (
         "import pathlib, sys, time; from serving.workers import Worker\n"
