@@ -72,6 +72,10 @@ class Answering:
         """Whether whoever comes now will wait."""
         return self._batches.busy
 
+    def close(self) -> None:
+        """Give up what the challenger was still to shadow; count it."""
+        self._shadow.close()
+
     def versions(self) -> list[Served]:
         """See `Answers.versions`."""
         loaded, challenger = self._follower.loaded(), self._challenger()

@@ -89,6 +89,7 @@ def create_app(
         challenger=challenger,
         tracing=tracing,
     )
+    app.state.answering = answering
     answers = answering if tracing is None else tracing.answers(answering)
     predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
     app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))

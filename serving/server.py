@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from serving.admin import create_admin
 from serving.announcements import KafkaAnnouncements
@@ -74,12 +74,14 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         orders = create_admin(parts.store, parts.follower, settings.kafka, look=parts.source.hurry)
         companions = [] if admin is None else [(ways.admin(orders), admin)]
         said = _say if worker is None or worker.index == 0 else _nothing
+        app = _app(pipeline_address, pipeline, settings, parts)
         first = ways.public(
-            _app(pipeline_address, pipeline, settings, parts),
+            app,
             lambda: said(pipeline, settings.serving, public, admin),
             [server for server, _ in companions],
         )
         parts.start(stack)
+        stack.callback(app.state.answering.close)  # before the log that it writes to
         gc.collect()
         gc.freeze()  # torch alone is half a million objects: looking through them stops every request for a tenth of a second
         serve([(first, public), *companions])
@@ -142,7 +144,7 @@ def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], No
     )
 
 
-def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts) -> ASGIApp:
+def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts) -> FastAPI:
     return create_app(
         pipeline,
         settings,
