@@ -116,7 +116,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         most = self.bounds.max_head_bytes
-        if len(self.headers) > MOST_HEADERS or (self._chunk_bytes > most and self._head_size() > most):
+        if len(self.headers) > MOST_HEADERS or (
+            self._head_bytes + self._chunk_bytes > most and self._head_size() > most
+        ):
             self._too_large = True
             raise _HeadTooLarge
         if not self.parser.should_upgrade():
