@@ -8,7 +8,6 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +20,7 @@ from starlette.routing import Route
 
 from serving.body import read_body
 from serving.clock import Clock, utc_now
+from serving.daemon_threads import DaemonThreads
 from serving.follower import Follower
 from serving.keys import Caller
 from serving.problems import Problem, answer_http_exception
@@ -79,7 +79,7 @@ class Admin:
         self._kafka = kafka.model_copy(update={"request_timeout_seconds": seconds})
         self._look = look
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="admin")
+        self._thread = DaemonThreads("admin")
         self._waiting = 0
 
     async def promote(self, request: Request) -> Response:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from serving.inference_thread import InferenceThread
+from serving.daemon_threads import DaemonThreads
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.problems import Problem
@@ -104,7 +104,7 @@ class Batches:
         self._scheduled = False
         self._running: list[_Work] = []
         self._expiry: asyncio.TimerHandle | None = None
-        self._pool = InferenceThread()
+        self._pool = DaemonThreads("inference")
         metrics.queue_rows.set_function(lambda: self._rows)
 
     @property

@@ -7,12 +7,12 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.daemon_threads import DaemonThreads
 from serving.problems import Problem
 from stream_trainer.errors import Corrupt, NoVersion, StoreUnavailable
 from stream_trainer.store import ModelStore
@@ -52,7 +52,7 @@ class LineageEndpoint:
     def __init__(self, store: ModelStore, *, seconds: float = SECONDS) -> None:
         self._store = store
         self._seconds = seconds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lineage")
+        self._threads = DaemonThreads("lineage", _THREADS)
         self._waiting = 0
         self._kept: OrderedDict[int, bytes] = OrderedDict()
 

@@ -2,6 +2,7 @@
 
 Without them a client that sends a byte now and then, or reads none, keeps a connection and what belongs to it for ever.
 A head that comes in one piece on an open connection starts no timer, so the bounds cost it almost nothing.
+An offer to speak another protocol is never taken: such a request is read as if it had not been made.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -54,6 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk_bytes = 0
         self._too_large = False
         self._lost = False
+        self._offer = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected: its first head has to come in time."""
@@ -79,7 +82,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # what was already on its way when we closed
         self._chunk_bytes = len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self.send_400_response("")
         if self.transport.is_closing():
             return
         if self._in_head:
@@ -109,10 +116,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         most = self.bounds.max_head_bytes
-        if len(self.headers) > MOST_HEADERS or (self._chunk_bytes > most and self._head_size() > most):
+        if len(self.headers) > MOST_HEADERS or (
+            self._head_bytes + self._chunk_bytes > most and self._head_size() > most
+        ):
             self._too_large = True
             raise _HeadTooLarge
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+        elif self.parser.get_method() == b"CONNECT":
+            raise _Tunnel
+        else:  # `_parse` goes on
+            version = self.parser.get_http_version()
+            self._offer = _head(self.parser.get_method(), self.url, version, self.headers)
+
+    def on_message_complete(self) -> None:
+        """A request is whole. After an offer the parser says so too, but then there is none yet."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """An answer was given; what is still to be read of it has its time too."""
@@ -149,6 +169,23 @@ class BoundedProtocol(HttpToolsProtocol):
         super().shutdown()
         if self.transport.is_closing():
             self._close(self.bounds.send_seconds)
+
+    def _parse(self, data: bytes) -> None:
+        """Read what came. The parser ends at an offer: a new one takes the same head without it, then what follows.
+
+        Uvicorn answers the head and drops what follows: a body would be lost, or be read as the next request.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as ended:
+                rest = rest[ended.args[0] :]
+            else:
+                return
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(self._offer)
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -199,6 +236,10 @@ class _HeadTooLarge(Exception):
     """Raised inside the parser, which ends the request."""
 
 
+class _Tunnel(Exception):
+    """The same, for a request whose body would be of another protocol."""
+
+
 def bounded(bounds: Bounds, metrics: Metrics) -> type[BoundedProtocol]:
     """The protocol with these bounds, for `uvicorn.Config(http=…)`."""
     return type("Bounded", (BoundedProtocol,), {"bounds": bounds, "metrics": metrics})
@@ -209,6 +250,13 @@ _DETAILS = {
     408: "the head of the request did not arrive in time",
     431: "the head of the request is too large",
 }
+
+
+def _head(method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The head as it was read, without its offer."""
+    lines = [method + b" " + url + b" HTTP/" + version.encode()]
+    lines += [name + b": " + value for name, value in headers if name != b"upgrade"]
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def _answer(status: int, reason: str, headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -14,6 +14,17 @@ from serving.ports import Companion, Server, config_of
 from stream_trainer.settings import ServingSettings
 
 _MOST_ORDERS = 16
+# What the documents tell a client to send: a page of a listed site may send it too.
+_ASKED_WITH = [
+    "authorization",
+    "content-type",
+    "inference-header-content-length",
+    "traceparent",
+    "x-api-key",
+    "x-max-staleness",
+    "x-min-model-version",
+    "x-on-conflict",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +66,8 @@ class Ways:
             gate,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
-            expose_headers=["retry-after"],
+            allow_headers=_ASKED_WITH,
+            expose_headers=["retry-after", "inference-header-content-length"],
         )
 
     def admin_gate(self, app: ASGIApp) -> Gate:

@@ -9,7 +9,6 @@ import logging
 import shlex
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
+from serving.daemon_threads import DaemonThreads
 from serving.follower import Follower
 from serving.model import Served
 from stream_trainer.contract import FLOAT32_MAX, BinaryLabel, Categorical, ClassLabel, Contract, Feature, Label, Numeric
@@ -106,7 +106,7 @@ class Examples:
         self._store = store
         self._follower = follower
         self._monotonic = monotonic
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
+        self._thread = DaemonThreads("page")
         self._reading: asyncio.Future[list[dict[str, Any]]] | None = None
         self._rows: list[dict[str, Any]] = []
         self._read_at: float | None = None

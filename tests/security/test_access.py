@@ -341,6 +341,19 @@ def test_cors_answers_a_preflight_without_a_key_and_errors_readably(store: Model
     assert "access-control-allow-origin" not in other.headers
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["x-min-model-version", "x-max-staleness", "x-on-conflict", "inference-header-content-length", "traceparent"],
+)
+def test_cors_lets_a_page_send_what_the_documents_name(store: ModelStore, callers: Callers, header: str) -> None:
+    shop = {"origin": "https://shop.example"}
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": f"content-type,{header}"}
+    listed = client(doors(store, callers.ring(), cors_origins=["https://shop.example"]).public)
+    assert listed.request("OPTIONS", "/predict", headers=shop | asked).status_code == 200
+    exposed = listed.get("/health/live", headers=shop).headers["access-control-expose-headers"]
+    assert exposed == "retry-after, inference-header-content-length"
+
+
 def test_s16_no_error_tells_a_path_a_stack_or_a_version(
     store: ModelStore, callers: Callers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

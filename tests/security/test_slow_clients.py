@@ -106,6 +106,22 @@ def test_s07_a_head_that_is_too_large_is_refused(shape: str, whole: bool) -> Non
         assert service.settled(lambda: service.connections() == 0)
 
 
+def test_s07_so_is_one_whose_pieces_are_each_small_enough() -> None:
+    piece = b"x: " + b"y" * 2500 + b"\r\n"
+    with running(max_head_bytes=4096, head_seconds=60) as service, service.connect() as client:
+        client.sendall(HEAD)
+        assert service.settled(lambda: begun(service) == len(HEAD))
+        client.sendall(piece)
+        assert service.settled(lambda: begun(service) == len(HEAD + piece))
+        client.sendall(piece + b"\r\n")
+        assert status_of(client.recv(4096)) == 431
+
+
+def begun(service: Running) -> int:
+    """So many bytes of an unfinished head the one connection has taken."""
+    return sum(protocol._head_bytes for protocol in service.server.server_state.connections)  # type: ignore[union-attr]
+
+
 def test_s07_trailers_without_end_are_refused() -> None:
     with running(head_seconds=60) as service, service.connect() as client:
         client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
