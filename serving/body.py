@@ -58,6 +58,21 @@ def _too_large(limit: int) -> Problem:
     return Problem(413, "body_too_large", f"at most {limit} bytes are read", headers={"connection": "close"})
 
 
+UNREADABLE = (ValueError, RecursionError)
+
+
+def unreadable(error: Exception, status: int) -> Problem:
+    """What is wrong with a body that msgspec could not decode (`UNREADABLE`), and where in it."""
+    if isinstance(error, msgspec.ValidationError):
+        what, _, where = str(error).partition(" - at `")
+        return Problem(status, "invalid_value", what, where=where.rstrip("`") or "$")
+    if isinstance(error, UnicodeDecodeError):
+        return Problem(status, "bad_utf8", "the text is not UTF-8", where="$")
+    if isinstance(error, RecursionError):
+        return Problem(status, "too_deep", "the value is nested too deeply", where="$")
+    return Problem(status, "invalid_json", str(error), where="$")
+
+
 class RowParser:
     """`{"instances": [...]}` to the contract's structs; unknown fields are ignored."""
 
@@ -77,15 +92,8 @@ class RowParser:
         """
         try:
             rows: list[Any] = self._decoder.decode(body).instances
-        except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `")
-            raise Problem(422, "invalid_value", what, where=where.rstrip("`") or "$") from None
-        except UnicodeDecodeError:
-            raise Problem(422, "bad_utf8", "the text is not UTF-8", where="$") from None
-        except RecursionError:
-            raise Problem(422, "too_deep", "the value is nested too deeply", where="$") from None
-        except ValueError as error:
-            raise Problem(422, "invalid_json", str(error), where="$") from None
+        except UNREADABLE as error:
+            raise unreadable(error, 422) from None
         if len(rows) > self._max_rows:
             detail = f"{len(rows)} instances, at most {self._max_rows} are answered at once"
             raise Problem(413, "too_many_rows", detail, where="$.instances")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from typing import TypeVar
 
 import msgspec
 from starlette.datastructures import Headers
@@ -28,7 +27,6 @@ from stream_trainer.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 _DEMANDS = frozenset(name.lower().encode() for name in (MIN_VERSION, MAX_STALENESS, ON_CONFLICT))
 _JSON = (b"content-type", b"application/json")
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from serving.answers import Wish
+from serving.body import UNREADABLE, unreadable
 from serving.oip.fields import Field, Output, inputs, outputs
 from serving.oip.tensors import Unusable, exact, from_binary, from_json
 from serving.problems import Problem
@@ -145,15 +146,8 @@ class RequestParser:
     def _decode(self, text: memoryview) -> _Body:
         try:
             return self._decoder.decode(text)
-        except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `")
-            raise _refusal("invalid_value", what, where.rstrip("`") or "$") from None
-        except UnicodeDecodeError:
-            raise _refusal("bad_utf8", "the text is not UTF-8", "$") from None
-        except RecursionError:
-            raise _refusal("too_deep", "the value is nested too deeply", "$") from None
-        except ValueError as error:
-            raise _refusal("invalid_json", str(error), "$") from None
+        except UNREADABLE as error:
+            raise unreadable(error, 400) from None
 
     def _inputs(self, tensors: Sequence[_Tensor]) -> list[_Input]:
         found: dict[str, _Input] = {}

@@ -60,6 +60,12 @@ class Samples:
                 self._kept.append(sample)
             return sample
 
+    def note(self) -> None:
+        """As `take`, for whoever needs no sample: nothing is counted when the last one is near."""
+        with self._lock:
+            if self._monotonic() - self._kept[-1].at >= SPACING_SECONDS:
+                self._kept.append(self._read())
+
     def since(self, now: Sample, seconds: float) -> list[Sample]:
         """Those of so many seconds before `now`, then `now`; at least the last one, however old it is."""
         with self._lock:
@@ -101,12 +107,6 @@ def counts(histogram: Histogram) -> tuple[float, ...]:
 def bounds(histogram: Histogram) -> tuple[float, ...]:
     """The upper bounds that `counts` belongs to; the last is infinity."""
     return tuple(float(s.labels["le"]) for s in _samples(histogram) if s.name.endswith("_bucket"))
-
-
-def sum_and_count(histogram: Histogram) -> tuple[float, float]:
-    """The sum of what was observed, and how many observations there were."""
-    values = {s.name.rpartition("_")[2]: s.value for s in _samples(histogram)}
-    return values["sum"], values["count"]
 
 
 def difference(new: Sequence[float], old: Sequence[float]) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ class Swaps:
             return list(self._begun)
 
     def _swapped(self, served: Served, seconds: float) -> None:
-        self._samples.take()
+        self._samples.note()
         self._note(served, seconds)
 
     def _note(self, served: Served, seconds: float | None) -> None:
