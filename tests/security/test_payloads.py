@@ -12,12 +12,11 @@ import pytest
 from httpx import Client
 
 from serving import body as bodies
-from serving.app import create_app
 from stream_trainer.store import ModelStore
 from stream_trainer.store.storage import LocalStorage
 from tests.core.test_store import Unsynced
 from tests.security.measured import MIB
-from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, serving
+from tests.serving.fixtures import PIPELINE, ROWS, Harness, app_of, commit_version, learned_state, serving
 
 GOOD = json.dumps({"instances": ROWS[:1]}).encode()
 
@@ -58,15 +57,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     commit_version(store, PIPELINE, learned_state())
     harness = Harness(store)
     harness.follower.look()
-    app = create_app(
-        PIPELINE,
-        harness.settings,
-        log=harness.log,
-        follower=harness.follower,
-        metrics=harness.metrics,
-        store=store,
-        clock=harness.clock,
-    )
+    app = app_of(harness)
     with serving(app) as client:
         yield Service(harness, client)
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.app import create_app
 from serving.metrics import PREFIX, Metrics
 from serving.page.form import Examples, form
 from serving.page.routes import POLICY, STATIC
@@ -18,7 +17,7 @@ from serving.page.state import PageState
 from serving.page.swaps import MOST as MOST_SWAPS
 from stream_trainer.store import ModelStore
 from stream_trainer.store.store import GOLDEN
-from tests.serving.fixtures import CONTRACT, PIPELINE, Harness, commit_version, learned_state, serving
+from tests.serving.fixtures import CONTRACT, PIPELINE, Harness, app_of, commit_version, learned_state, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,15 +157,7 @@ def test_the_form_follows_the_contract() -> None:
 def test_files_are_shipped_and_may_do_little(store: ModelStore) -> None:
     harness = Harness(store, profile="production")
     learn(harness)
-    app = create_app(
-        PIPELINE,
-        harness.settings,
-        log=harness.log,
-        follower=harness.follower,
-        metrics=harness.metrics,
-        store=store,
-        clock=harness.clock,
-    )
+    app = app_of(harness)
     with serving(app) as client:
         for path, (_, media_type) in STATIC.items():
             answer = client.get(path)

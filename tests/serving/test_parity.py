@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serving.app import create_app
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
 from stream_trainer.decode import decode
 from stream_trainer.features import encode
@@ -19,7 +18,7 @@ from stream_trainer.learners.sgd import Sgd
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
 from stream_trainer.store.store import GOLDEN
-from tests.serving.fixtures import Harness, commit_version, golden, learned_state, serving
+from tests.serving.fixtures import Harness, app_of, commit_version, golden, learned_state, serving
 
 CONTRACT = Contract(
     features=[
@@ -98,9 +97,7 @@ def test_training_and_serving_see_the_same_bits(store: ModelStore) -> None:
     commit_version(store, pipeline, state, files={GOLDEN: golden(pipeline, state, first)})
     harness = Harness(store, pipeline)
     harness.follower.look()
-    app = create_app(
-        pipeline, harness.settings, log=harness.log, follower=harness.follower, metrics=harness.metrics, store=store
-    )
+    app = app_of(harness)
     learner.asked.set()
 
     @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
