@@ -168,9 +168,8 @@ def start_monitor(
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    forwarder = None
-    if webhook is not None:
-        forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage)
+    forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage) if webhook else None
+    if forwarder is not None:
         forwarder.start()
     running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
     if stop is not None:
