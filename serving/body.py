@@ -54,6 +54,18 @@ async def receive_body(receive: Receive, content_length: str, limit: int) -> byt
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def refuse_encoded(content_encoding: str) -> None:
+    """Bodies are read as they are.
+
+    Raises:
+        Problem: 415, the header names another encoding than `identity`.
+    """
+    if content_encoding != "identity":
+        # What is refused before it is read cannot be followed by another request on the same connection.
+        detail = "send the body without a content encoding"
+        raise Problem(415, "unsupported_encoding", detail, headers={"connection": "close"})
+
+
 def _too_large(limit: int) -> Problem:
     # The rest of the body is unread, so the connection cannot carry another request.
     return Problem(413, "body_too_large", f"at most {limit} bytes are read", headers={"connection": "close"})
