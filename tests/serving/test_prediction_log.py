@@ -83,7 +83,7 @@ def test_many_rows_are_blocks_that_hold_the_records_they_would_have_been(changes
     asked = many(250, **changes)
     messages = list(RecordEncoder(CONTRACT).messages(asked))
     assert [message.rows for message in messages] == [100, 100, 50]
-    rows = []
+    rows: list[bytes] = []
     for message in messages:
         block = json.loads(message.value)
         jsonschema.Draft202012Validator(schema).validate(block)
