@@ -19,6 +19,7 @@ from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
 from serving.oip.routes import routes
 from serving.page.routes import add_page
+from serving.page.state import Process
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -62,6 +63,7 @@ def create_app(
     render: Callable[[], Awaitable[bytes]] | None = None,
     address: str | None = None,
     tracing: "Tracing | None" = None,
+    worker: Process | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -77,6 +79,7 @@ def create_app(
         render: the text exposition; None tells of `metrics` alone.
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
+        worker: which of several processes this is, for the page to say.
     """
     app = _described(pipeline, settings)
     answering = Answering(
@@ -106,6 +109,7 @@ def create_app(
         store=store,
         clock=clock,
         address=address,
+        worker=worker,
     )
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app

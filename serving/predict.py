@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from serving.answers import ANY, Answers, Outcome
-from serving.body import RowParser, receive_body
+from serving.body import RowParser, receive_body, refuse_encoded
 from serving.clock import Clock
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
 from serving.disconnect import unless_gone
@@ -101,8 +101,8 @@ class Predictor:
                 length = value
             elif name in _DEMANDS:
                 demands = True
-            elif name == b"content-encoding" and value != b"identity":
-                raise _encoded()
+            elif name == b"content-encoding":
+                refuse_encoded(value.decode("latin-1"))
         body = await receive_body(receive, length.decode("latin-1"), self._max_body_bytes)
         requested_at = self._clock()
         rows = self._rows.parse(body)
@@ -119,12 +119,6 @@ class Predictor:
             staleness_seconds=round(outcome.staleness, 6),
             predictions=self._predictions(outcome),
         )
-
-
-def _encoded() -> Problem:
-    # What is refused before it is read cannot be followed by another request on the same connection.
-    close = {"connection": "close"}
-    return Problem(415, "unsupported_encoding", "send the body without a content encoding", headers=close)
 
 
 def _length(content: bytes) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving import consistency, openapi
 from serving.answers import Answers
-from serving.body import read_body
+from serving.body import read_body, refuse_encoded
 from serving.clock import Clock
 from serving.disconnect import unless_gone
 from serving.metrics import Metrics
@@ -146,8 +146,8 @@ class OpenInference:
     async def _infer(self, request: Request) -> Response:
         version = self._asked_version(request)
         wish = replace(consistency.wish(request.headers), version=version)
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Problem(415, "unsupported_encoding", "send the body without a content encoding")
+        for encoding in request.headers.getlist("content-encoding"):
+            refuse_encoded(encoding)
         body = await read_body(request, self._max_body_bytes)
         requested_at = self._clock()
         header_length = request.headers.get(HEADER_LENGTH)

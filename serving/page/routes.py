@@ -12,7 +12,7 @@ from serving.clock import Clock
 from serving.follower import Follower
 from serving.metrics import Metrics
 from serving.page.form import Examples, form
-from serving.page.state import PageState
+from serving.page.state import PageState, Process
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import ServingSettings
 from stream_trainer.store import ModelStore
@@ -48,9 +48,10 @@ def add_page(
     store: ModelStore,
     clock: Clock,
     address: str | None = None,
+    worker: Process | None = None,
 ) -> None:
     """Add `/` and everything below `/page/` to an application; `address` is the pipeline's, for commands to copy."""
-    state = PageState(pipeline.name, follower, metrics, clock)
+    state = PageState(pipeline.name, follower, metrics, clock, worker=worker)
     examples = Examples(pipeline.contract, store, follower)
     development = settings.profile == "development"
 

@@ -17,11 +17,12 @@ from tests.bench import report
 from tests.bench.section import Section
 from tests.faults.options import Options
 
-NAMES = ("kills", "spark_kills", "soak")
+NAMES = ("kills", "spark_kills", "soak", "fuzz")
 _HEAD = """# Faults
 
 Written by `make faults`; each section names its machine and its command. A section is written only when every promise
-held: killed or not, a lineage ends bit for bit as if nothing had happened, and every record counts once.
+held: killed or not, a lineage ends bit for bit as if nothing had happened, and every record counts once; asked whatever
+can be drawn, the service does not fail.
 """
 
 
