@@ -36,6 +36,7 @@ GOLDEN = "golden.arrow"
 MAX_INTENT_BYTES = 4 * 2**20
 MAX_REFERENCE_BYTES = 64 * 2**20
 _MAX_HINT_BYTES = 4_096
+_KNOWN = 2  # a version and its parent: whoever follows reads the one after the other
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +67,7 @@ class ModelStore:
         self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
         self._failed: set[int] = set()
         self._durable = 0
+        self._known: dict[int, Version] = {}
 
     def describe(self) -> str:
         """Where this is, for messages."""
@@ -90,7 +92,9 @@ class ModelStore:
         return self._numbers.up_to_highest()
 
     def read(self, number: int) -> Version:
-        """The manifest of a version.
+        """The manifest of a version, as it is in the storage now.
+
+        The last ones are remembered: bytes of the same digest under the same number are not parsed and checked again.
 
         Raises:
             NoVersion: there is no such version.
@@ -101,6 +105,9 @@ class ModelStore:
             data = self.storage.get(path, limit=manifests.MAX_BYTES)
         except FileNotFoundError as error:
             raise NoVersion(f"{self.describe()} has no version {number}") from error
+        digest, known = manifests.sha256(data), self._known.get(number)
+        if known is not None and known.sha256 == digest:
+            return known
         manifest = manifests.decode(data, f"{self.storage.url}/{path}")
         if manifest.version != number or manifest.pipeline != self.pipeline:
             raise Corrupt(
@@ -108,7 +115,9 @@ class ModelStore:
                 "it was moved or tampered with"
             )
         self._signing.check(manifest, data, f"{self.storage.url}/{path}")
-        return Version(manifest, manifests.sha256(data))
+        version = Version(manifest, digest)
+        self._known = dict([*self._known.items(), (number, version)][-_KNOWN:])  # one assignment: threads read it
+        return version
 
     def file(self, version: Version, name: str) -> bytes:
         """A data file of a version, checked against its digest.
