@@ -17,6 +17,7 @@ from stream_trainer.settings import Settings
 from stream_trainer.store import chain
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
+from stream_trainer.store.believing import Believing
 from stream_trainer.store.chain import Version
 from stream_trainer.store.challenges import Challenges
 from stream_trainer.store.entries import Entries
@@ -36,7 +37,6 @@ GOLDEN = "golden.arrow"
 MAX_INTENT_BYTES = 4 * 2**20
 MAX_REFERENCE_BYTES = 64 * 2**20
 _MAX_HINT_BYTES = 4_096
-_KNOWN = 2  # a version and its parent: whoever follows reads the one after the other
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class ModelStore:
         self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
         self._failed: set[int] = set()
         self._durable = 0
-        self._known: dict[int, Version] = {}
+        self._believing = Believing(pipeline, self._signing)
 
     def describe(self) -> str:
         """Where this is, for messages."""
@@ -94,8 +94,6 @@ class ModelStore:
     def read(self, number: int) -> Version:
         """The manifest of a version, as it is in the storage now.
 
-        The last ones are remembered: bytes of the same digest under the same number are not parsed and checked again.
-
         Raises:
             NoVersion: there is no such version.
             Corrupt: the manifest does not parse, belongs elsewhere, or is not signed as it must be.
@@ -105,19 +103,7 @@ class ModelStore:
             data = self.storage.get(path, limit=manifests.MAX_BYTES)
         except FileNotFoundError as error:
             raise NoVersion(f"{self.describe()} has no version {number}") from error
-        digest, known = manifests.sha256(data), self._known.get(number)
-        if known is not None and known.sha256 == digest:
-            return known
-        manifest = manifests.decode(data, f"{self.storage.url}/{path}")
-        if manifest.version != number or manifest.pipeline != self.pipeline:
-            raise Corrupt(
-                f"{self.storage.url}/{path} says it is version {manifest.version} of {manifest.pipeline!r}: "
-                "it was moved or tampered with"
-            )
-        self._signing.check(manifest, data, f"{self.storage.url}/{path}")
-        version = Version(manifest, digest)
-        self._known = dict([*self._known.items(), (number, version)][-_KNOWN:])  # one assignment: threads read it
-        return version
+        return self._believing.version(number, data, f"{self.storage.url}/{path}")
 
     def file(self, version: Version, name: str) -> bytes:
         """A data file of a version, checked against its digest.
