@@ -17,6 +17,7 @@ def test_s16_no_request_gets_an_answer_that_is_not_described(tmp_path: Path, ver
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_s16_ten_thousand_requests_get_no_answer_that_is_not_described(tmp_path: Path) -> None:
     assert asked_many(tmp_path, 0).total() >= MANY
 
