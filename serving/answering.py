@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,11 +18,12 @@ from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered, Role
 from serving.problems import Problem
+from serving.rows import Rows
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.schema import field_names, key_text, to_columns
+from stream_trainer.schema import feature_columns, field_names, key_text
 from stream_trainer.settings import ServingSettings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Answering:
     ) -> None:
         self._log = log
         self._challenger = challenger
-        self._key_at = f"f{field_names(pipeline.contract, 'request').index(pipeline.contract.key)}"
+        self._key_at = field_names(pipeline.contract, "request").index(pipeline.contract.key)
         self._follower = follower
         self._metrics = metrics
         self._clock = clock
@@ -84,7 +85,7 @@ class Answering:
         known = any(one.number == challenger.served.number for one in loaded)
         return loaded if known else [*loaded, challenger.served]
 
-    async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
+    async def answer(self, rows: Rows, requested_at: datetime, wish: Wish = ANY) -> Outcome:
         """See `Answers.answer`; without any version yet the request is logged, and its ids are in the problem."""
         ids = self._ids.take(len(rows))
         challenger = self._challenger()
@@ -104,7 +105,7 @@ class Answering:
         return Outcome(served=served, ids=ids, outputs=outputs, staleness=staleness)
 
     async def _answerer(
-        self, challenger: Challenger | None, rows: Sequence[Any], ids: Sequence[str], wish: Wish
+        self, challenger: Challenger | None, rows: Rows, ids: Sequence[str], wish: Wish
     ) -> tuple[Served | None, Role]:
         """Who answers: the canary's keys do not wait for a champion that the canary is ahead of."""
         if challenger is not None and self._is_canary(challenger, rows, ids, wish):
@@ -113,13 +114,13 @@ class Answering:
         by_number = challenger is not None and challenger.mode == "canary" and wish.version == challenger.served.number
         return served, "canary" if by_number else "champion"
 
-    def _is_canary(self, challenger: Challenger, rows: Sequence[Any], ids: Sequence[str], wish: Wish) -> bool:
+    def _is_canary(self, challenger: Challenger, rows: Rows, ids: Sequence[str], wish: Wish) -> bool:
         """Whether the challenger answers: a request has one answerer, found by the key of its first row, or its id."""
         if wish.version is not None or challenger.served.number < wish.min_version:
             return False
         if wish.max_staleness < challenger.served.staleness(self._clock()):
             return False
-        key = key_text(getattr(rows[0], self._key_at))
+        key = key_text(rows.first(self._key_at))
         return challenger.answers(ids[0] if key is None else key)
 
     async def _wished(self, wish: Wish) -> Served | None:
@@ -156,7 +157,7 @@ class Answering:
             raise _not_reached(wish, now, detail)
         return served
 
-    def _no_version(self, ids: Sequence[str], rows: Sequence[Any], requested_at: datetime) -> Problem:
+    def _no_version(self, ids: Sequence[str], rows: Rows, requested_at: datetime) -> Problem:
         self._log.record(Answered(ids=ids, requested_at=requested_at, rows=rows, outputs=None, model_version=None))
         detail = "nothing has been learned yet; the request was logged, ask again soon"
         return Problem(503, "no_version", detail, headers=_SOON, prediction_ids=ids)
@@ -168,12 +169,12 @@ def _not_reached(wish: Wish, served: Served | None, detail: str) -> Problem:
     return Problem(status, "version_not_reached", detail, headers=_SOON, model_version=number)
 
 
-def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
+def predictor(pipeline: Pipeline) -> Callable[[Served, Rows], Tensor]:
     """Parsed rows to outputs, by the same columns and the same features as training."""
     contract, learner = pipeline.contract, pipeline.learner
 
-    def predict(served: Served, rows: Sequence[Any]) -> Tensor:
-        return learner.predict(served.state, encode(contract, to_columns(contract, "request", rows)))
+    def predict(served: Served, rows: Rows) -> Tensor:
+        return learner.predict(served.state, encode(contract, feature_columns(contract, rows.columns)))
 
     return predict
 

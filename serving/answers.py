@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from serving.model import Served
+from serving.rows import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +54,8 @@ class Outcome:
 class Answers(Protocol):
     """Whoever predicts."""
 
-    async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
-        """Predict rows (`schema.struct_type(contract, "request")`), log them, and say which version did.
+    async def answer(self, rows: Rows, requested_at: datetime, wish: Wish = ANY) -> Outcome:
+        """Predict rows, log them, and say which version did.
 
         Raises:
             Problem: no version fits the wish, the service is full, or it took too long.

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from serving.daemon_threads import DaemonThreads
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.problems import Problem
+from serving.rows import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ INLINE_SECONDS = 0.004
 _FEW_ROWS = 8
 _SMOOTHING = 0.2
 
-Predict = Callable[[Served, Sequence[Any]], Tensor]
+Predict = Callable[[Served, Any], Tensor]
+Join = Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ class Cost:
 @dataclass(slots=True, eq=False)
 class _Work:
     served: Served
-    rows: Sequence[Any]
+    rows: Sized
     done: "asyncio.Future[list[Any]]"
     arrived: float
 
@@ -92,8 +94,10 @@ class Batches:
         monotonic: Callable[[], float] = time.monotonic,
         *,
         inline_seconds: float = INLINE_SECONDS,
+        join: Join = Rows.joined,
     ) -> None:
         self._predict = predict
+        self._join = join
         self._metrics = metrics
         self._limits = limits
         self._monotonic = monotonic
@@ -112,7 +116,7 @@ class Batches:
         """Whether a batch is being computed in the thread, so that whoever comes now will wait."""
         return bool(self._running)
 
-    async def outputs(self, served: Served, rows: Sequence[Any]) -> list[Any]:
+    async def outputs(self, served: Served, rows: Sized) -> list[Any]:
         """What a version says of rows, one output each. A caller that is cancelled leaves the queue.
 
         Raises:
@@ -187,7 +191,7 @@ class Batches:
         return found
 
     def _of_one_version(self, works: list[_Work]) -> list[tuple[_Work, list[Any] | Exception]]:
-        rows = works[0].rows if len(works) == 1 else [row for work in works for row in work.rows]
+        rows = self._join([work.rows for work in works])
         try:
             values = self._checked(works[0].served, rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is one request's failure
@@ -197,7 +201,7 @@ class Batches:
         ends = list(itertools.accumulate(len(work.rows) for work in works))
         return [(work, values[end - len(work.rows) : end]) for work, end in zip(works, ends, strict=True)]
 
-    def _checked(self, served: Served, rows: Sequence[Any]) -> list[Any]:
+    def _checked(self, served: Served, rows: Sized) -> list[Any]:
         try:
             outputs = self._predict(served, rows)
         except (StopIteration, SystemExit) as error:  # a future takes the one for its own, a thread ends of the other

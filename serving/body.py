@@ -13,6 +13,7 @@ from starlette.types import Receive
 
 from serving.problems import Problem
 from serving.row_count import RowCount, TooMany
+from serving.rows import Rows
 from stream_trainer.contract import Contract
 from stream_trainer.schema import struct_type
 
@@ -98,7 +99,7 @@ class RowParser:
         self._max_rows = max_rows
         self._count = RowCount(row, max_rows)
 
-    def parse(self, body: bytes) -> list[Any]:
+    def parse(self, body: bytes) -> Rows:
         """The rows of a request.
 
         Raises:
@@ -106,14 +107,14 @@ class RowParser:
         """
         try:
             self._count.check(body)
-            rows: list[Any] = self._decoder.decode(body).instances
+            structs: list[msgspec.Struct] = self._decoder.decode(body).instances
         except UNREADABLE as error:
             raise unreadable(error, 422) from None
         except TooMany:
             raise self._refusal() from None
-        if len(rows) > self._max_rows:
+        if len(structs) > self._max_rows:
             raise self._refusal()
-        return rows
+        return Rows.of(structs)
 
     def _refusal(self) -> Problem:
         detail = f"at most {self._max_rows} instances are answered at once"

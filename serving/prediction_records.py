@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from serving.rows import Rows
 from stream_trainer.contract import Contract
 from stream_trainer.schema import as_datetime, field_names, key_text
 
@@ -29,7 +30,7 @@ class Answered:
 
     ids: Sequence[str]
     requested_at: datetime
-    rows: Sequence[msgspec.Struct]
+    rows: Rows
     outputs: Sequence[Any] | None
     model_version: int | None
     role: Role = "champion"
@@ -95,7 +96,7 @@ class RecordEncoder:
 
     def _blocks(self, answered: Answered) -> Iterator[Message]:
         rows = len(answered.ids)
-        columns = list(zip(*map(msgspec.structs.astuple, answered.rows), strict=True))
+        columns = answered.rows.columns
         keys, times = columns[self._key_at], columns[self._time_at]
         block = _Block(
             rows,
@@ -120,8 +121,7 @@ class RecordEncoder:
 
     def _records(self, answered: Answered) -> Iterator[Message]:
         outputs = [None] * len(answered.ids) if answered.outputs is None else answered.outputs
-        for prediction_id, row, output in zip(answered.ids, answered.rows, outputs, strict=True):
-            values = msgspec.structs.astuple(row)
+        for prediction_id, values, output in zip(answered.ids, answered.rows.tuples(), outputs, strict=True):
             key, time = values[self._key_at], values[self._time_at]
             record = _Record(
                 prediction_id,
@@ -139,7 +139,7 @@ class RecordEncoder:
 
 def _part(answered: Answered, start: int, end: int) -> Answered:
     outputs = None if answered.outputs is None else answered.outputs[start:end]
-    return replace(answered, ids=answered.ids[start:end], rows=answered.rows[start:end], outputs=outputs)
+    return replace(answered, ids=answered.ids[start:end], rows=answered.rows.part(start, end), outputs=outputs)
 
 
 def _struct(name: str, fields: Sequence[str]) -> type[msgspec.Struct]:

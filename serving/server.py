@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # A thread that loads a version gives the interpreter back this soon; at Python's 5 ms every swap holds requests up.
 _SWITCH_SECONDS = 0.0005
+# New containers until they are looked through for cycles, of which requests make none; Python's 700 are a few requests.
+_GARBAGE = 20_000
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         parts.start(stack)
         stack.callback(app.state.answering.close)  # before the log that it writes to
         gc.collect()
+        gc.set_threshold(_GARBAGE)
         gc.freeze()  # torch alone is half a million objects: looking through them stops every request for a tenth of a second
         serve([(first, public), *companions])
     return 0

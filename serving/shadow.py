@@ -19,6 +19,7 @@ from serving.metrics import Metrics
 from serving.model import Served
 from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered
+from serving.rows import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Shadowed:
 
     served: Served
     ids: Sequence[str]
-    rows: Sequence[Any]
+    rows: Rows
     requested_at: datetime
 
 
@@ -41,7 +42,7 @@ class Shadow:
 
     def __init__(
         self,
-        predict: Callable[[Served, Sequence[Any]], Tensor],
+        predict: Callable[[Served, Rows], Tensor],
         log: PredictionSink,
         metrics: Metrics,
         *,
@@ -106,7 +107,7 @@ class Shadow:
     def _work(self, works: list[Shadowed]) -> None:
         for _, group in itertools.groupby(works, key=lambda work: id(work.served)):
             some = list(group)
-            rows = [row for work in some for row in work.rows]
+            rows = Rows.joined([work.rows for work in some])
             try:
                 self._keep(some, self._predict(some[0].served, rows).tolist())
             except Exception:

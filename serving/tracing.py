@@ -32,13 +32,14 @@ from serving.batching import Predict
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.problems import Problem
+from serving.rows import Rows
 
 EXPORT_SECONDS = 5.0
 QUEUE_SPANS = 2_048
 _PREFIX = "stream_trainer"
 _CARRIED = (b"traceparent", b"tracestate")
 
-Outputs = Callable[[Served, Sequence[Any]], Coroutine[Any, Any, list[Any]]]
+Outputs = Callable[[Served, Rows], Coroutine[Any, Any, list[Any]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -107,16 +108,16 @@ class Tracing:
     def queue(self, outputs: Outputs) -> Outputs:
         """The queue in front of the model, with a span for each request that is traced."""
 
-        async def traced(served: Served, rows: Sequence[Any]) -> list[Any]:
+        async def traced(served: Served, rows: Rows) -> list[Any]:
             request = trace.get_current_span()
             if not request.is_recording():
                 return await outputs(served, rows)
             waiting = _Waiting(request, self._tracer.start_span("queue"), len(rows))
-            self._waiting[id(rows[0])] = waiting  # a row is one object from here to the model, whatever it waits with
+            self._waiting[id(rows)] = waiting  # a part of the batch that it waits with
             try:
                 return await outputs(served, rows)
             finally:
-                del self._waiting[id(rows[0])]
+                del self._waiting[id(rows)]
                 _end(waiting.queue)
 
         return traced
@@ -124,7 +125,7 @@ class Tracing:
     def inference(self, predict: Predict) -> Predict:
         """The model, with a span for each batch that holds a request which is traced."""
 
-        def traced(served: Served, rows: Sequence[Any]) -> Tensor:
+        def traced(served: Served, rows: Rows) -> Tensor:
             batch = self._of(rows)
             if not batch:
                 return predict(served, rows)
@@ -153,15 +154,8 @@ class Tracing:
                 carrier.setdefault(name.decode("latin-1"), value.decode("latin-1"))
         return self._propagator.extract(carrier, Context())
 
-    def _of(self, rows: Sequence[Any]) -> list[_Waiting]:
-        found: list[_Waiting] = []
-        position = 0
-        while self._waiting and position < len(rows):
-            one = self._waiting.get(id(rows[position]))
-            position += 1 if one is None else one.rows
-            if one is not None:
-                found.append(one)
-        return found
+    def _of(self, rows: Rows) -> list[_Waiting]:
+        return [one for part in rows.parts if (one := self._waiting.get(id(part))) is not None]
 
 
 class TracedAnswers:
@@ -179,7 +173,7 @@ class TracedAnswers:
         """See `Answers.versions`."""
         return self._inner.versions()
 
-    async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
+    async def answer(self, rows: Rows, requested_at: datetime, wish: Wish = ANY) -> Outcome:
         """See `Answers.answer`."""
         span = trace.get_current_span()
         if not span.is_recording():

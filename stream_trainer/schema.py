@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -31,9 +32,11 @@ from stream_trainer.contract import (
 )
 
 Kind = Literal["example", "request"]
+Columns = Sequence[Sequence[Any]]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _NUMBER = pa.float64()
+_VECTOR = pa.list_(_NUMBER)
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 _Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
@@ -62,10 +65,23 @@ def _label_type(label: Label) -> Any:
             return Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 
 
+def _given_types(contract: Contract) -> tuple[Any, ...]:
+    return (*(_Text for _ in contract.extra_segments), _Key, _Time)
+
+
+def _example_types(contract: Contract) -> tuple[Any, ...]:
+    return (*map(_feature_type, contract.features), *_given_types(contract), _label_type(contract.label))
+
+
 def field_names(contract: Contract, kind: Kind) -> tuple[str, ...]:
     """The fields a struct of this kind holds, in order; attribute `f<i>` of the struct is field `i`."""
     names = (*(f.name for f in contract.features), *contract.extra_segments, contract.key, contract.event_time)
     return (*names, contract.label.name) if kind == "example" else names
+
+
+def request_types(contract: Contract) -> tuple[Any, ...]:
+    """What msgspec takes as a value of each field of a request, in the order of `field_names`; None where it may be absent."""
+    return (*map(_feature_type, contract.features), *(given | None for given in _given_types(contract)))
 
 
 @lru_cache(maxsize=64)
@@ -76,17 +92,11 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
     label, and key, event time and plain segments may be absent. `strict` refuses unknown fields instead of
     skipping them, which is how they are counted.
     """
-    types: list[Any] = [_feature_type(f) for f in contract.features]
-    required = [not getattr(f, "optional", False) for f in contract.features]
     whole = kind == "example"
-    given_types: list[Any] = [*(_Text for _ in contract.extra_segments), _Key, _Time]
-    for given in given_types:
-        types.append(given if whole else given | None)
-        required.append(whole)
-    if whole:
-        types.append(_label_type(contract.label))
-        required.append(True)
+    types = _example_types(contract) if whole else request_types(contract)
     names = field_names(contract, kind)
+    required = [not getattr(f, "optional", False) for f in contract.features]
+    required += [whole] * (len(names) - len(required))
     fields: list[Any] = [
         (f"f{i}", kind_of) if needed else (f"f{i}", kind_of, None)
         for i, (kind_of, needed) in enumerate(zip(types, required, strict=True))
@@ -128,11 +138,11 @@ def feature_arrow_type(feature: Feature) -> pa.DataType:
     """The Arrow type of a feature's column."""
     match feature:
         case Numeric():
-            return pa.float64()
+            return _NUMBER
         case Categorical():
             return pa.string()
         case Vector():
-            return pa.list_(pa.float64())
+            return _VECTOR
 
 
 @lru_cache(maxsize=64)
@@ -154,9 +164,7 @@ def key_text(value: Any) -> str | None:
 def to_columns(contract: Contract, kind: Kind, rows: Sequence[msgspec.Struct]) -> dict[str, pa.Array]:
     """Parsed structs as Arrow columns, one per field of `arrow_fields`, each as long as `rows`."""
     fields = arrow_fields(contract, kind)
-    by_field: Sequence[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(
-        fields
-    )
+    by_field: Columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(fields)
     columns: dict[str, pa.Array] = {}
     for field, values in zip(fields, by_field, strict=False):  # an example's reserved fields come after these
         converted: Sequence[Any] = values
@@ -170,11 +178,28 @@ def to_columns(contract: Contract, kind: Kind, rows: Sequence[msgspec.Struct]) -
     return columns
 
 
+def feature_columns(contract: Contract, by_field: Columns) -> dict[str, pa.Array]:
+    """The features' Arrow columns alone, of values by field; the same columns that `to_columns` makes."""
+    return {
+        feature.name: _column(values, feature_arrow_type(feature))
+        for feature, values in zip(contract.features, by_field, strict=False)
+    }
+
+
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """`pa.array(values, kind)`, quicker for numbers without gaps and for what nobody gave."""
+    """`pa.array(values, kind)`, quicker for numbers without gaps, for vectors, and for what nobody gave."""
     if kind == _NUMBER:
         with suppress(TypeError):  # a gap
             return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array("d", values))])
+    if kind == _VECTOR and values:
+        return _vectors(values)
     if values and values[0] is None and values.count(None) == len(values):
         return pa.nulls(len(values), kind)
     return pa.array(values, kind)
+
+
+def _vectors(values: Sequence[Sequence[float]]) -> pa.Array:
+    numbers = array("d", chain.from_iterable(values))
+    ends = array("i", accumulate(map(len, values), initial=0))
+    children = [pa.Array.from_buffers(_NUMBER, len(numbers), [None, pa.py_buffer(numbers)])]
+    return pa.Array.from_buffers(_VECTOR, len(values), [None, pa.py_buffer(ends)], children=children)

@@ -1,6 +1,6 @@
 """An inference request's body to rows of the contract, and to what is wanted of the answer.
 
-The rows are made by the very structs that `/predict` parses with, so both accept the same values. What cannot be used
+Values are checked by the very types that `/predict` parses with, so both accept the same values. What cannot be used
 is refused with the place it stands at; nothing is guessed and no unknown tensor is skipped.
 """
 
@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,15 +18,15 @@ from serving.body import UNREADABLE, unreadable
 from serving.oip.fields import Field, Output, inputs, outputs
 from serving.oip.tensors import Unusable, exact, from_binary, from_json
 from serving.problems import Problem
+from serving.rows import Rows
 from stream_trainer.contract import Contract
-from stream_trainer.schema import struct_type
+from stream_trainer.schema import request_types
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _LENGTH = re.compile(r"[0-9]{1,19}")
-_PLACE = re.compile(r"\$\[([0-9]+)\](?:\.(.*))?")
-_INDEX = re.compile(r"(?:\[[0-9]+\])?")
+_NO_FIELD: tuple[int, Field | None] = (-1, None)
 
 
 class _TensorParameters(msgspec.Struct, frozen=True):
@@ -81,23 +80,24 @@ class Asked:
 
     Attributes:
         id: to be given back; None if there was none.
-        rows: structs of the contract.
+        rows: of the contract.
         wish: of the request's parameters.
         wanted: the outputs, in this order.
     """
 
     id: str | None
-    rows: list[Any]
+    rows: Rows
     wish: Wish
     wanted: tuple[Wanted, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """A tensor that a field was found for; `place` is its JSON path."""
+    """A tensor that a field was found for; `position` is the field's in a row, `place` the tensor's JSON path."""
 
     tensor: _Tensor
     field: Field
+    position: int
     columns: int | None
     place: str
 
@@ -106,11 +106,10 @@ class RequestParser:
     """Bodies to `Asked`; holds what a contract's requests have in common."""
 
     def __init__(self, contract: Contract, max_rows: int) -> None:
-        self._fields = {field.name: field for field in inputs(contract)}
+        self._fields = {field.name: (i, field) for i, field in enumerate(inputs(contract))}
         self._required = [field.name for field in inputs(contract) if field.required]
         self._outputs = {output.name: output for output in outputs(contract)}
-        row: Any = struct_type(contract, "request")
-        self._rows: Any = list[row]
+        self._types = [_list_of(kind) for kind in request_types(contract)]
         self._max_rows = max_rows
         self._decoder = msgspec.json.Decoder(_Body)
 
@@ -129,12 +128,10 @@ class RequestParser:
         found = self._inputs(asked.inputs)
         rows = self._count(found)
         columns = self._columns(found, rows, binary, has_header=header_length is not None)
-        names = [one.field.name for one in found]
-        records = list(map(dict, map(zip, repeat(names), zip(*columns, strict=True))))
         parameters = asked.parameters or _Parameters()
         return Asked(
             id=asked.id,
-            rows=self._convert(records, found),
+            rows=Rows.of_columns(columns),
             wish=Wish(
                 min_version=parameters.min_model_version,
                 max_staleness=parameters.max_staleness_seconds,
@@ -153,7 +150,7 @@ class RequestParser:
         found: dict[str, _Input] = {}
         for i, tensor in enumerate(tensors):
             place = f"$.inputs[{i}]"
-            field = self._fields.get(tensor.name)
+            position, field = self._fields.get(tensor.name, _NO_FIELD)
             if field is None:
                 detail = f"there is no input {tensor.name[:64]!r}, there are {', '.join(self._fields)}"
                 raise _refusal("unknown_input", detail, f"{place}.name")
@@ -166,7 +163,7 @@ class RequestParser:
                 columns = field.columns_of(tensor.shape)
             except ValueError as error:
                 raise _refusal("wrong_shape", str(error), f"{place}.shape") from None
-            found[field.name] = _Input(tensor, field, columns, place)
+            found[field.name] = _Input(tensor, field, position, columns, place)
         if missing := [name for name in self._required if name not in found]:
             raise _refusal("missing_input", f"these inputs are needed as well: {', '.join(missing)}", "$.inputs")
         return list(found.values())
@@ -184,27 +181,24 @@ class RequestParser:
             raise Problem(413, "too_many_rows", detail, where=f"{found[0].place}.shape")
         return rows
 
-    def _columns(self, found: Sequence[_Input], rows: int, binary: memoryview, *, has_header: bool) -> list[list[Any]]:
-        columns: list[list[Any]] = []
+    def _columns(
+        self, found: Sequence[_Input], rows: int, binary: memoryview, *, has_header: bool
+    ) -> tuple[Sequence[Any], ...]:
+        """Every field's values, checked as the contract's structs check them; null for a field that nobody gave."""
+        nulls = [None] * rows
+        columns: list[Sequence[Any]] = [nulls] * len(self._types)
         at = 0
         for one in found:
             size = _binary_size(one, has_header=has_header)
             if size is not None and size > len(binary) - at:
                 detail = f"{size} bytes are claimed, {len(binary) - at} are left of the binary data"
                 raise _refusal("wrong_size", detail, f"{one.place}.parameters.binary_data_size")
-            columns.append(_values(one, rows, None if size is None else binary[at : at + size]))
+            values = _values(one, rows, None if size is None else binary[at : at + size])
+            columns[one.position] = _converted(values, self._types[one.position], one)
             at += size or 0
         if at != len(binary):
             raise _refusal("wrong_size", f"{len(binary) - at} bytes after the binary data belong to no input", "$")
-        return columns
-
-    def _convert(self, records: list[dict[str, Any]], found: Sequence[_Input]) -> list[Any]:
-        try:
-            rows: list[Any] = msgspec.convert(records, self._rows)
-        except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `")
-            raise _refusal("invalid_value", what, _place(where.rstrip("`"), found)) from None
-        return rows
+        return tuple(columns)
 
     def _wanted(self, asked: Sequence[_Output], *, binary: bool) -> tuple[Wanted, ...]:
         if not asked:
@@ -267,16 +261,18 @@ def _values(one: _Input, rows: int, part: memoryview | None) -> list[Any]:
     return [values[at : at + field.size] for at in range(0, len(values), field.size)]
 
 
-def _place(where: str, found: Sequence[_Input]) -> str:
-    """Where in the request an error of the rows stands: `$[3].distance` is `$.inputs[0].data[3]`."""
-    if match := _PLACE.fullmatch(where):
-        row, path = match.groups()
-        for one in found:
-            name = one.field.name
-            if path is not None and path.startswith(name) and _INDEX.fullmatch(rest := path[len(name) :]):
-                data = one.place if one.tensor.data is UNSET else f"{one.place}.data"
-                return f"{data}[{row}]{rest}"
-    return "$.inputs"
+def _converted(values: list[Any], kind: Any, one: _Input) -> list[Any]:
+    try:
+        found: list[Any] = msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        data = one.place if one.tensor.data is UNSET else f"{one.place}.data"
+        raise _refusal("invalid_value", what, data + where.rstrip("`")) from None
+    return found
+
+
+def _list_of(kind: Any) -> Any:
+    return list[kind]
 
 
 def _refusal(reason: str, detail: str, where: str) -> Problem:

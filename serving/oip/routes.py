@@ -30,7 +30,7 @@ from stream_trainer.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
-INLINE_BYTES = 32 * 1024
+INLINE_BYTES = 128 * 1024
 EXTENSIONS = ["binary_tensor_data"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")

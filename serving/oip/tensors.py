@@ -5,10 +5,12 @@ allocated by a size that a request claims: what is claimed is compared with the 
 """
 
 import re
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
-from struct import Struct
+from struct import Struct, pack, unpack
 from typing import Annotated, Any
 
 import msgspec
@@ -152,6 +154,9 @@ def _at_most(values: list[Any], high: int) -> list[Any]:
 
 
 def _single(values: list[Any]) -> list[Any]:
+    form = f"<{len(values)}f"
+    with suppress(struct.error, OverflowError):  # one is missing, or too large: the long way knows which
+        return list(unpack(form, pack(form, *values)))
     doubles = np.array(values, np.float64)  # None becomes NaN, which JSON cannot say otherwise
     with np.errstate(over="ignore"):
         singles = doubles.astype(np.float32)

@@ -17,6 +17,7 @@ from serving.metrics import Metrics
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.prediction_records import Answered
+from serving.rows import Rows
 from stream_trainer import log_reader, offsets
 from stream_trainer.decode import ARROW_CONTENT_TYPE
 from stream_trainer.errors import BrokerUnavailable, InputLost, UsageError
@@ -298,15 +299,15 @@ def predict(
     now = at or datetime.now(UTC)
     ids = PredictionIds(lambda: now).take(count)
     row = struct_type(CONTRACT, "request")
-    rows = [row(f0=0.5, f1=None, f2="red", f3=f"k{i}", f4=None) for i in range(count)]
+    rows = Rows.of([row(f0=0.5, f1=None, f2="red", f3=f"k{i}", f4=None) for i in range(count)])
     log = PredictionLog(
         CONTRACT, world.pipeline.topics.predictions, kafka_producer(world.settings), Metrics(), max_rows=1000
     )
     log.start()
     for start in range(0, count, at_once):
-        part = slice(start, start + at_once)
-        outputs = None if version is None else [0.25] * len(ids[part])
-        log.record(Answered(ids=ids[part], requested_at=now, rows=rows[part], outputs=outputs, model_version=version))
+        some, part = ids[start : start + at_once], rows.part(start, start + at_once)
+        outputs = None if version is None else [0.25] * len(some)
+        log.record(Answered(ids=some, requested_at=now, rows=part, outputs=outputs, model_version=version))
     log.close(20)
     return ids
 

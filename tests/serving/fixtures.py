@@ -23,6 +23,7 @@ from serving.metrics import Metrics
 from serving.ports import Server, listen
 from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered
+from serving.rows import Rows as RequestRows
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.features import encode
@@ -186,6 +187,11 @@ def parsed(pipeline: Pipeline, rows: list[dict[str, Any]]) -> list[Any]:
     """Rows as a request's structs."""
     struct = struct_type(pipeline.contract, "request")
     return [msgspec.convert(row, struct) for row in rows]
+
+
+def requested(pipeline: Pipeline, rows: list[dict[str, Any]]) -> RequestRows:
+    """Rows as whoever answers is given them."""
+    return RequestRows.of(parsed(pipeline, rows))
 
 
 def learned_state(pipeline: Pipeline = PIPELINE, seed: int = 0, rows: list[dict[str, Any]] = ROWS) -> State:

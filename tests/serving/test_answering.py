@@ -21,12 +21,12 @@ from tests.serving.fixtures import (
     Harness,
     commit_version,
     learned_state,
-    parsed,
     put_alias,
+    requested,
     when,
 )
 
-PARSED = parsed(PIPELINE, ROWS)
+PARSED = requested(PIPELINE, ROWS)
 
 
 def answering_of(harness: Harness) -> Answering:

@@ -21,6 +21,11 @@ from stream_trainer.learner import State
 from tests.serving.fixtures import NOW, PATIENCE, PIPELINE, when
 
 
+def chained(some: Sequence[Sequence[int]]) -> list[int]:
+    """Rows are numbers here."""
+    return [row for rows in some for row in rows]
+
+
 class Poisoned(Exception):
     """What the model says of a negative row."""
 
@@ -62,7 +67,7 @@ def batches_of(
 ) -> Batches:
     """Always on the loop, or always in the thread."""
     bounds = BatchLimits(**{"seconds": PATIENCE} | limits)
-    batches = Batches(predict, metrics or Metrics(), bounds, inline_seconds=math.inf if inline else 0.0)
+    batches = Batches(predict, metrics or Metrics(), bounds, inline_seconds=math.inf if inline else 0.0, join=chained)
     batches._cost.observe(1, 0.0)  # known, so that the first batch goes where the others go
     return batches
 
@@ -211,7 +216,7 @@ def test_a_model_that_hangs_holds_nobody_for_longer_than_was_promised_and_may_re
 def test_the_first_batch_of_a_model_that_nobody_knows_does_not_run_on_the_loop() -> None:
     async def story() -> None:
         model = Model()
-        batches = Batches(model, Metrics(), BatchLimits())
+        batches = Batches(model, Metrics(), BatchLimits(), join=chained)
         assert await batches.outputs(ONE, [1]) == [1001.0]
         assert model.threads != [threading.current_thread().name]
         batches.close()
@@ -271,7 +276,7 @@ def test_a_heavy_model_moves_to_the_thread_and_comes_back() -> None:
                     return
             raise AssertionError("it stayed where it was")
 
-        batches = Batches(predict, Metrics(), BatchLimits())
+        batches = Batches(predict, Metrics(), BatchLimits(), join=chained)
         for rows in (1, 100):
             await until_it_runs(inline=True, rows=rows)
             heavy.set()

@@ -22,7 +22,7 @@ from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.storage import LocalStorage
-from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, commit_version, learned_state, parsed
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, commit_version, learned_state, requested
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -54,7 +54,7 @@ def test_announcements_in_and_predictions_out(broker: Any) -> None:
     log.start()
     ids = PredictionIds(lambda: NOW).take(len(ROWS))
     log.record(
-        Answered(ids=ids, requested_at=NOW, rows=parsed(pipeline, ROWS), outputs=[0.5] * len(ROWS), model_version=7)
+        Answered(ids=ids, requested_at=NOW, rows=requested(pipeline, ROWS), outputs=[0.5] * len(ROWS), model_version=7)
     )
     log.close(20)
     messages = read_all(settings.kafka, pipeline.topics.predictions)

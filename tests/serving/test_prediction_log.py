@@ -14,7 +14,7 @@ from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionLog
 from serving.prediction_records import Answered, RecordEncoder
 from stream_trainer import prediction_blocks
-from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, parsed
+from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, requested
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 
@@ -46,7 +46,7 @@ class FakeProducer:
 def answered(**changes: Any) -> Answered:
     ids = PredictionIds(lambda: NOW).take(len(ROWS))
     fields: dict[str, Any] = {"outputs": [0.5] * len(ROWS), "model_version": 3} | changes
-    return Answered(ids=ids, requested_at=NOW, rows=parsed(PIPELINE, ROWS), **fields)
+    return Answered(ids=ids, requested_at=NOW, rows=requested(PIPELINE, ROWS), **fields)
 
 
 def log_of(producer: FakeProducer, max_rows: int = 100) -> tuple[PredictionLog, Metrics]:
@@ -74,7 +74,9 @@ def test_records_are_what_the_schema_says(changes: dict[str, Any]) -> None:
 def many(count: int, **changes: Any) -> Answered:
     rows = [ROWS[i % len(ROWS)] for i in range(count)]
     fields: dict[str, Any] = {"outputs": [i / count for i in range(count)], "model_version": 3} | changes
-    return Answered(ids=PredictionIds(lambda: NOW).take(count), requested_at=NOW, rows=parsed(PIPELINE, rows), **fields)
+    return Answered(
+        ids=PredictionIds(lambda: NOW).take(count), requested_at=NOW, rows=requested(PIPELINE, rows), **fields
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"outputs": None, "model_version": None}, {"outputs": [[0.1, 0.9]] * 250}])
@@ -109,14 +111,16 @@ def test_many_rows_are_blocks_that_hold_the_records_they_would_have_been(changes
 )
 def test_a_block_gives_back_any_rows_to_the_byte(rows: list[dict[str, Any]]) -> None:
     ids = PredictionIds(lambda: NOW).take(len(rows))
-    asked = Answered(ids=ids, requested_at=NOW, rows=parsed(PIPELINE, rows), outputs=[0.1] * len(rows), model_version=1)
+    asked = Answered(
+        ids=ids, requested_at=NOW, rows=requested(PIPELINE, rows), outputs=[0.1] * len(rows), model_version=1
+    )
     (message,) = RecordEncoder(CONTRACT).messages(asked)
     assert list(prediction_blocks.records(message.value)) == [v for _, v, _ in RecordEncoder(CONTRACT)._records(asked)]
 
 
 def test_a_block_that_kafka_would_not_take_is_halved() -> None:
     wide = [{"distance": 1.0, "carrier": "x" * 200, "origin": "y" * 200} for _ in range(100)]
-    asked = replace(many(100), rows=parsed(PIPELINE, wide))
+    asked = replace(many(100), rows=requested(PIPELINE, wide))
     encoder = RecordEncoder(CONTRACT, most_bytes=10_000)
     messages = list(encoder.messages(asked))
     assert len(messages) > 4

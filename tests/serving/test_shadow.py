@@ -1,16 +1,16 @@
 """The end of the thread that shadows: what it has in hand is logged, what waits is counted, and it holds up nobody."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from serving.model import Served
+from serving.rows import Rows
 from serving.shadow import Shadow, Shadowed
-from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, parsed
+from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, requested
 
 
 class Held:
@@ -25,13 +25,13 @@ class Held:
         self.begun, self.let = threading.Event(), threading.Event()
         self.shadow = Shadow(self._predict, harness.log, harness.metrics, max_rows=100)
 
-    def _predict(self, _: Served, rows: Sequence[Any]) -> Tensor:
+    def _predict(self, _: Served, rows: Rows) -> Tensor:
         self.begun.set()
         self.let.wait()
         return torch.zeros(len(rows))
 
     def offer(self, count: int) -> None:
-        rows = parsed(PIPELINE, ROWS[:count])
+        rows = requested(PIPELINE, ROWS[:count])
         ids = [str(i) for i in range(count)]
         self.shadow.offer(Shadowed(served=self.served, ids=ids, rows=rows, requested_at=self.harness.clock()))
 

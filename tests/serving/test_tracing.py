@@ -22,7 +22,7 @@ from serving.batching import Batches, BatchLimits
 from serving.telemetry import open_tracing
 from serving.tracing import QUEUE_SPANS, Tracing, exporter
 from stream_trainer.settings import ServingSettings
-from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, parsed, serving
+from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, learned_state, requested, serving
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -152,7 +152,7 @@ def test_requests_that_share_a_batch_are_linked_with_it(traced: Traced, harness:
     assert served is not None
     batches = Batches(traced.tracing.inference(predictor(PIPELINE)), harness.metrics, BatchLimits())
     outputs = traced.tracing.queue(batches.outputs)
-    rows = iter([parsed(PIPELINE, ROWS[i : i + 2]) for i in (0, 2, 4)])
+    rows = iter([requested(PIPELINE, ROWS[i : i + 2]) for i in (0, 2, 4)])
 
     async def ask(*_: Any) -> None:
         assert len(await outputs(served, next(rows))) == 2

@@ -125,7 +125,7 @@ def test_every_fixed_datatype_is_a_number(world: World, datatype: str) -> None:
     one = {"name": "distance", "shape": [6], "datatype": datatype, "bytes": raw}
     content, headers = binary_body([one if t["name"] == "distance" else t for t in tensors()])
     assert world.client.post(INFER, content=content, headers=headers).status_code == 200
-    found = [row.f0 for row in world.answers.rows]
+    found = [row[0] for row in world.answers.rows]
     assert found == values
     assert {type(v) for v in found} == {float}
 

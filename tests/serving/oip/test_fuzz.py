@@ -39,12 +39,12 @@ REQUEST = st.fixed_dictionaries(
 
 def rows_or_refusal(body: bytes, header_length: str | None) -> None:
     refused: Problem | None = None
-    rows: list[Any] = []
+    rows = 0
     try:
-        rows = PARSER.parse(body, header_length).rows
+        rows = len(PARSER.parse(body, header_length).rows)
     except Problem as problem:
         refused = problem
-    assert 1 <= len(rows) <= 8 if refused is None else refused.status in (400, 413)
+    assert 1 <= rows <= 8 if refused is None else refused.status in (400, 413)
 
 
 def test_the_unchanged_body_is_rows() -> None:

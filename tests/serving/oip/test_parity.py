@@ -13,10 +13,11 @@ from serving.body import RowParser
 from serving.oip.fields import inputs
 from serving.oip.request import RequestParser
 from serving.problems import Problem
+from serving.rows import Rows
 from stream_trainer.contract import Contract, Numeric
 from stream_trainer.decode import decode
 from stream_trainer.features import encode
-from stream_trainer.schema import to_columns
+from stream_trainer.schema import feature_columns, struct_type, to_columns
 from tests.core.worlds import CONTRACT, NOW, kafka_batch
 from tests.serving.oip.world import as_binary, binary_body, tensor
 
@@ -51,9 +52,9 @@ def shape_of(one: dict[str, Any], rows: int) -> list[int]:
     return [rows, 2] if one["name"] == "place" else [rows]
 
 
-def accepted(parse: Callable[[], list[Any]]) -> list[Any] | None:
+def accepted(parse: Callable[[], Rows]) -> list[Any] | None:
     try:
-        return parse()
+        return list(parse().tuples())
     except Problem:
         return None
 
@@ -66,15 +67,18 @@ def test_all_three_paths_give_the_same_bits(rows: list[dict[str, Any]]) -> None:
     parts = [as_binary(t) if t["name"] not in nullable else t for t in tensors_of(rows)]
     content, headers = binary_body([t | {"shape": shape_of(t, len(rows))} for t in parts])
     binary = INFER.parse(content, next(iter(headers.values()))).rows
-    assert inferred == binary == predicted
+    assert list(inferred.tuples()) == list(binary.tuples()) == list(predicted.tuples())
 
     learned = decode(CONTRACT, kafka_batch([msgspec.json.encode(row | {"late": True}) for row in rows]))
     assert learned.column("_reason").null_count == len(rows)
     trained = {name: learned.column(name) for name in DATATYPES}
-    columns = to_columns(CONTRACT, "request", inferred)
-    assert columns == trained
-    bits = [encode(CONTRACT, c).view(torch.int64) for c in (columns, trained)]
-    assert torch.equal(*bits)
+    whole = struct_type(CONTRACT, "request")
+    names = [f"f{i}" for i in range(len(DATATYPES))]
+    structs = [whole(**dict(zip(names, values, strict=True))) for values in inferred.tuples()]
+    assert to_columns(CONTRACT, "request", structs) == trained
+    joined = Rows.joined([inferred, predicted, binary])
+    served = encode(CONTRACT, feature_columns(CONTRACT, joined.columns))
+    assert torch.equal(served.view(torch.int64), encode(CONTRACT, trained).view(torch.int64).repeat(3, 1))
 
 
 ANY_NUMBER = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**20), 10**20)

@@ -19,6 +19,7 @@ from serving.model import Served
 from serving.oip.request import HEADER_LENGTH
 from serving.oip.routes import routes
 from serving.problems import Problem
+from serving.rows import Rows
 from stream_trainer.contract import ClassLabel, Contract
 from stream_trainer.learner import State
 from stream_trainer.pipeline import Pipeline
@@ -56,8 +57,8 @@ class Recorder:
         self.requested_at: datetime | None = None
         self.problem: Exception | None = None
 
-    async def answer(self, rows: Sequence[Any], requested_at: datetime, wish: Wish = ANY) -> Outcome:
-        self.rows, self.requested_at, self.wish = list(rows), requested_at, wish
+    async def answer(self, rows: Rows, requested_at: datetime, wish: Wish = ANY) -> Outcome:
+        self.rows, self.requested_at, self.wish = list(rows.tuples()), requested_at, wish
         if self.problem is not None:
             raise self.problem
         if not self.present:
