@@ -17,7 +17,7 @@ from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
-from serving.oip.routes import routes
+from serving.oip.routes import INFER, routes
 from serving.page.routes import add_page
 from serving.page.state import PageState, Process
 from serving.predict import Predictor
@@ -42,7 +42,16 @@ class Service(FastAPI):
     def serve_directly(self, path: str, method: str, app: ASGIApp) -> None:
         """A route that is a plain ASGI application and answers its own failures."""
         self.router.routes.append(Route(path, app, methods=[method]))
-        self._direct[method, path] = app
+        self.shorten(path, method, app)
+
+    def shorten(self, path: str, method: str, app: ASGIApp, **params: str) -> None:
+        """One path of a route that is there already; `params` as the route would have found them in the path."""
+
+        async def found(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["path_params"] = params
+            await app(scope, receive, send)
+
+        self._direct[method, path] = found if params else app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `FastAPI.__call__`."""
@@ -97,7 +106,10 @@ def create_app(
     predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
     app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
     inference = routes(pipeline, settings.serving, answers, clock, metrics)
-    app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
+    inference = inference if tracing is None else tracing.routes(inference)
+    app.router.routes.extend(inference)
+    name = pipeline.name
+    app.shorten(INFER.format(name=name), "POST", next(r.app for r in inference if r.path == INFER), name=name)
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
     page = PageState(pipeline.name, follower, metrics, clock, worker=worker)

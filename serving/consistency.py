@@ -18,6 +18,7 @@ ON_CONFLICT = "X-On-Conflict"
 
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_NAMES = frozenset(name.lower().encode() for name in (MIN_VERSION, MAX_STALENESS, ON_CONFLICT))
 
 
 def wish(headers: Headers) -> Wish:
@@ -30,6 +31,8 @@ def wish(headers: Headers) -> Wish:
         Problem: 400, a header is repeated or has another form; `header` names it.
     """
     found = ANY
+    if _NAMES.isdisjoint(name for name, _ in headers.raw):
+        return found
     if (text := _only(headers, MIN_VERSION)) is not None:
         if not _VERSION.fullmatch(text):
             raise _bad(MIN_VERSION, "a version number is needed: digits without a leading zero, at most 19")
@@ -47,6 +50,8 @@ def wish(headers: Headers) -> Wish:
 
 def both(one: Wish, other: Wish) -> Wish:
     """The wish that grants the two; an exact version of `other` counts before one of `one`."""
+    if other == ANY:
+        return one
     return Wish(
         version=one.version if other.version is None else other.version,
         min_version=max(one.min_version, other.min_version),

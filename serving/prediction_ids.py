@@ -13,6 +13,8 @@ from serving.clock import Clock
 # The two highest bits of the tail's first digit are the variant, 0b10.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
+_COUNTERS = [f"{counter:03x}" for counter in range(4096)]
+
 
 class PredictionIds:
     """Makes ids in batches; safe to call from several threads."""
@@ -29,7 +31,11 @@ class PredictionIds:
             first = max(microseconds * 4096 // 1000, self._last + 1)
             self._last = first + count - 1
         tail = _tail()
-        return [f"{_prefix(tick >> 12)}{tick & 0xFFF:03x}{tail}" for tick in range(first, first + count)]
+        start = first & 0xFFF
+        if start + count <= len(_COUNTERS):  # all in one millisecond
+            prefix = _prefix(first >> 12)
+            return [prefix + counter + tail for counter in _COUNTERS[start : start + count]]
+        return [_prefix(tick >> 12) + _COUNTERS[tick & 0xFFF] + tail for tick in range(first, first + count)]
 
 
 def _tail() -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from serving.rows import Rows
+from serving.rows import Rows, listed
 from stream_trainer.contract import Contract
 from stream_trainer.schema import as_datetime, field_names, key_text
 
@@ -96,7 +96,7 @@ class RecordEncoder:
 
     def _blocks(self, answered: Answered) -> Iterator[Message]:
         rows = len(answered.ids)
-        columns = answered.rows.columns
+        columns = [listed(column) for column in answered.rows.columns]
         keys, times = columns[self._key_at], columns[self._time_at]
         block = _Block(
             rows,

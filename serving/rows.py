@@ -9,10 +9,13 @@ from itertools import chain
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 _FEW = 9  # rows; so few are joined as structs, more as columns that are there already
 
-Columns = tuple[Sequence[Any], ...]
+Matrix = NDArray[np.float64]
+Columns = tuple[Sequence[Any] | Matrix, ...]
 
 
 class Rows:
@@ -47,7 +50,7 @@ class Rows:
 
     @property
     def columns(self) -> Columns:
-        """A sequence a field, each with a value a row."""
+        """A column a field, each with a value a row; vectors may be the rows of an array."""
         if self._columns is None:
             self._columns = tuple(zip(*self.tuples(), strict=True))
         return self._columns
@@ -60,12 +63,12 @@ class Rows:
     def tuples(self) -> Iterator[tuple[Any, ...]]:
         """The values of each row."""
         if self.structs is None:
-            return zip(*self.columns, strict=True)
+            return zip(*map(listed, self.columns), strict=True)
         return map(msgspec.structs.astuple, self.structs)
 
     def first(self, field: int) -> Any:
         """A field's value in the first row."""
-        return getattr(self.structs[0], f"f{field}") if self.structs is not None else self.columns[field][0]
+        return getattr(self.structs[0], f"f{field}") if self.structs is not None else listed(self.columns[field][:1])[0]
 
     def part(self, start: int, end: int) -> "Rows":
         """Some of the rows, as a slice."""
@@ -83,5 +86,17 @@ class Rows:
             together = list(chain.from_iterable(structs))
             return Rows(len(together), together, None, some)
         by_field = zip(*(rows.columns for rows in some), strict=True)
-        columns = tuple(list(chain.from_iterable(parts)) for parts in by_field)
+        columns = tuple(map(_chained, by_field))
         return Rows(sum(map(len, some)), None, columns, some)
+
+
+def listed(column: Sequence[Any] | Matrix) -> Sequence[Any]:
+    """A column whose values are Python's own."""
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+def _chained(parts: Sequence[Sequence[Any] | Matrix]) -> Sequence[Any] | Matrix:
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts):
+        return np.concatenate(arrays)
+    return list(chain.from_iterable(map(listed, parts)))

@@ -13,8 +13,10 @@ from itertools import accumulate, chain
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from stream_trainer.contract import (
     FLOAT32_MAX,
@@ -32,7 +34,7 @@ from stream_trainer.contract import (
 )
 
 Kind = Literal["example", "request"]
-Columns = Sequence[Sequence[Any]]
+Columns = Sequence[Sequence[Any] | NDArray[np.float64]]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _NUMBER = pa.float64()
@@ -164,7 +166,9 @@ def key_text(value: Any) -> str | None:
 def to_columns(contract: Contract, kind: Kind, rows: Sequence[msgspec.Struct]) -> dict[str, pa.Array]:
     """Parsed structs as Arrow columns, one per field of `arrow_fields`, each as long as `rows`."""
     fields = arrow_fields(contract, kind)
-    by_field: Columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(fields)
+    by_field: Sequence[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows), strict=True)) or [()] * len(
+        fields
+    )
     columns: dict[str, pa.Array] = {}
     for field, values in zip(fields, by_field, strict=False):  # an example's reserved fields come after these
         converted: Sequence[Any] = values
@@ -186,20 +190,27 @@ def feature_columns(contract: Contract, by_field: Columns) -> dict[str, pa.Array
     }
 
 
-def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _column(values: Sequence[Any] | NDArray[np.float64], kind: pa.DataType) -> pa.Array:
     """`pa.array(values, kind)`, quicker for numbers without gaps, for vectors, and for what nobody gave."""
+    if kind == _VECTOR and len(values):
+        return _vectors(values)
+    if isinstance(values, np.ndarray):
+        return pa.array(values, kind)
     if kind == _NUMBER:
         with suppress(TypeError):  # a gap
             return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array("d", values))])
-    if kind == _VECTOR and values:
-        return _vectors(values)
     if values and values[0] is None and values.count(None) == len(values):
         return pa.nulls(len(values), kind)
     return pa.array(values, kind)
 
 
-def _vectors(values: Sequence[Sequence[float]]) -> pa.Array:
-    numbers = array("d", chain.from_iterable(values))
-    ends = array("i", accumulate(map(len, values), initial=0))
-    children = [pa.Array.from_buffers(_NUMBER, len(numbers), [None, pa.py_buffer(numbers)])]
+def _vectors(values: Sequence[Sequence[float]] | NDArray[np.float64]) -> pa.Array:
+    if isinstance(values, np.ndarray):
+        rows, size = values.shape
+        numbers: Any = np.ascontiguousarray(values)
+        ends: Any = np.arange(0, rows * size + 1, size, dtype=np.int32)
+    else:
+        numbers = array("d", chain.from_iterable(values))
+        ends = array("i", accumulate(map(len, values), initial=0))
+    children = [pa.Array.from_buffers(_NUMBER, int(ends[-1]), [None, pa.py_buffer(numbers)])]
     return pa.Array.from_buffers(_VECTOR, len(values), [None, pa.py_buffer(ends)], children=children)

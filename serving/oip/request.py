@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from serving.answers import Wish
 from serving.body import UNREADABLE, unreadable
 from serving.oip.fields import Field, Output, inputs, outputs
-from serving.oip.tensors import Unusable, exact, from_binary, from_json
+from serving.oip.tensors import Elements, Unusable, exact, from_binary, from_json
 from serving.problems import Problem
-from serving.rows import Rows
-from stream_trainer.contract import Contract
+from serving.rows import Columns, Matrix, Rows
+from stream_trainer.contract import FLOAT32_MAX, Contract
 from stream_trainer.schema import request_types
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -181,12 +182,10 @@ class RequestParser:
             raise Problem(413, "too_many_rows", detail, where=f"{found[0].place}.shape")
         return rows
 
-    def _columns(
-        self, found: Sequence[_Input], rows: int, binary: memoryview, *, has_header: bool
-    ) -> tuple[Sequence[Any], ...]:
+    def _columns(self, found: Sequence[_Input], rows: int, binary: memoryview, *, has_header: bool) -> Columns:
         """Every field's values, checked as the contract's structs check them; null for a field that nobody gave."""
         nulls = [None] * rows
-        columns: list[Sequence[Any]] = [nulls] * len(self._types)
+        columns: list[Sequence[Any] | Matrix] = [nulls] * len(self._types)
         at = 0
         for one in found:
             size = _binary_size(one, has_header=has_header)
@@ -194,7 +193,7 @@ class RequestParser:
                 detail = f"{size} bytes are claimed, {len(binary) - at} are left of the binary data"
                 raise _refusal("wrong_size", detail, f"{one.place}.parameters.binary_data_size")
             values = _values(one, rows, None if size is None else binary[at : at + size])
-            columns[one.position] = _converted(values, self._types[one.position], one)
+            columns[one.position] = _checked(values, self._types[one.position], one)
             at += size or 0
         if at != len(binary):
             raise _refusal("wrong_size", f"{len(binary) - at} bytes after the binary data belong to no input", "$")
@@ -242,23 +241,33 @@ def _binary_size(one: _Input, *, has_header: bool) -> int | None:
     return size
 
 
-def _values(one: _Input, rows: int, part: memoryview | None) -> list[Any]:
-    """A value a row: an element, or a list of them for a vector."""
+def _values(one: _Input, rows: int, part: memoryview | None) -> Elements:
+    """The elements, as they stand in the tensor."""
     tensor, field = one.tensor, one.field
     data = f"{one.place}.data" if part is None else one.place
     try:
+        values: Elements
         if part is not None:
             values = from_binary(tensor.datatype, part, rows * field.size, nullable=field.nullable)
         else:
             raw = memoryview(tensor.data) if isinstance(tensor.data, msgspec.Raw) else b""
             values = from_json(tensor.datatype, raw, rows, one.columns, nullable=field.nullable)
         if field.kind in ("number", "vector") and tensor.datatype in ("INT64", "UINT64"):
-            values = exact(values)
+            values = exact(list(values))
     except Unusable as error:
         raise _refusal(error.reason, str(error), data + error.at) from None
-    if field.kind != "vector":
-        return values
-    return [values[at : at + field.size] for at in range(0, len(values), field.size)]
+    return values
+
+
+def _checked(values: Elements, kind: Any, one: _Input) -> Sequence[Any] | Matrix:
+    """A value a row, as the contract's structs would have it; the rows of a vector as one array."""
+    size = one.field.size
+    if one.field.kind == "vector":
+        matrix: Matrix = np.asarray(values, np.float64).reshape(-1, size)
+        if np.abs(matrix).max(initial=0.0) <= FLOAT32_MAX:
+            return matrix
+        values = [list(values[at : at + size]) for at in range(0, len(values), size)]
+    return _converted(values if isinstance(values, list) else values.tolist(), kind, one)
 
 
 def _converted(values: list[Any], kind: Any, one: _Input) -> list[Any]:

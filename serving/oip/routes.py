@@ -31,6 +31,8 @@ from stream_trainer.settings import ServingSettings
 logger = logging.getLogger(__name__)
 
 INLINE_BYTES = 128 * 1024
+MODEL = "/v2/models/{name}"
+INFER = f"{MODEL}/infer"
 EXTENSIONS = ["binary_tensor_data"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
@@ -50,7 +52,7 @@ def routes(
         metrics: counts inferences beside those of `/predict`.
     """
     served = OpenInference(pipeline, settings, answers, clock, metrics)
-    model = "/v2/models/{name}"
+    model = MODEL
     version = f"{model}/versions/{{version}}"
     return [
         Route("/v2", _Endpoint(served.server, "GET")),
@@ -132,7 +134,9 @@ class OpenInference:
 
     async def _infer(self, request: Request) -> Response:
         version = self._asked_version(request)
-        wish = replace(consistency.wish(request.headers), version=version)
+        wish = consistency.wish(request.headers)
+        if version is not None:
+            wish = replace(wish, version=version)
         for encoding in request.headers.getlist("content-encoding"):
             refuse_encoded(encoding)
         body = await read_body(request, self._max_body_bytes)

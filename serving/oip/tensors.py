@@ -5,12 +5,11 @@ allocated by a size that a request claims: what is claimed is compared with the 
 """
 
 import re
-import struct
+from array import array
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
-from struct import Struct, pack, unpack
+from struct import Struct
 from typing import Annotated, Any
 
 import msgspec
@@ -33,6 +32,9 @@ _LENGTH = Struct("<I")
 _NESTED = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\[")
 
 
+Elements = list[Any] | NDArray[np.float64]  # an array when no element is missing
+
+
 class Unusable(ValueError):
     """Tensor data that cannot be read; `at` is the element it is about, such as `[3]`."""
 
@@ -42,7 +44,7 @@ class Unusable(ValueError):
         super().__init__(detail)
 
 
-def from_json(datatype: str, raw: bytes | memoryview, rows: int, columns: int | None, *, nullable: bool) -> list[Any]:
+def from_json(datatype: str, raw: bytes | memoryview, rows: int, columns: int | None, *, nullable: bool) -> Elements:
     """The elements of a JSON array, in row-major order.
 
     Args:
@@ -153,13 +155,15 @@ def _at_most(values: list[Any], high: int) -> list[Any]:
     return values
 
 
-def _single(values: list[Any]) -> list[Any]:
-    form = f"<{len(values)}f"
-    with suppress(struct.error, OverflowError):  # one is missing, or too large: the long way knows which
-        return list(unpack(form, pack(form, *values)))
-    doubles = np.array(values, np.float64)  # None becomes NaN, which JSON cannot say otherwise
+def _single(values: list[Any]) -> Elements:
+    try:
+        doubles = np.frombuffer(array("d", values))
+    except TypeError:  # a gap, which JSON says with null only
+        doubles = np.array(values, np.float64)
     with np.errstate(over="ignore"):
         singles = doubles.astype(np.float32)
+    if np.isfinite(singles).all():
+        return singles.astype(np.float64)
     if (beyond := np.flatnonzero(np.isinf(singles))).size:
         raise Unusable("invalid_value", f"{values[beyond[0]]} is beyond FP32", f"[{beyond[0]}]")
     return _floats(singles, nullable=True)

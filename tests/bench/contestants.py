@@ -15,7 +15,8 @@ from tests.bench.mlp import Rows
 from tests.bench.peers import net
 from tests.bench.processes import free_port, program
 
-OURS = "stream-trainer"
+OURS = "stream-trainer, named fields"
+OURS_TENSOR = "stream-trainer, one tensor"
 SEED = 0
 _ROOT = Path(__file__).parents[2]
 
@@ -89,6 +90,14 @@ ALL = (
         command=lambda *_: [],
     ),
     Contestant(
+        name=OURS_TENSOR,
+        environment=None,
+        path=f"/v2/models/{mlp.tensor_pipeline.name}/infer",
+        body=_open_inference,
+        outputs=lambda answer: answer["outputs"][0]["data"],
+        command=lambda *_: [],
+    ),
+    Contestant(
         name="FastAPI, lists",
         environment="fastapi",
         path="/predict",
@@ -135,7 +144,7 @@ ALL = (
 def started(contestant: Contestant, environments: Mapping[str, Path], folder: Path) -> Iterator[Server]:
     """One server, alone; it may not be ready yet. `folder` is its own."""
     if contestant.environment is None:
-        with _ours() as server:
+        with _ours() if contestant.name == OURS else _ours_of_a_tensor() as server:
             yield server
         return
     weights, port, log = folder / "weights.safetensors", free_port(), folder / "log"
@@ -152,4 +161,16 @@ def _ours() -> Iterator[Server]:
     with ours.world() as here:
         mlp.commit(here.store, mlp.state(SEED))
         with ours.service(here) as own:
-            yield Server(port=own.port, pid=own.pid, log=own.log, authorization=own.key.authorization, own=own)
+            yield _server(own)
+
+
+@contextmanager
+def _ours_of_a_tensor() -> Iterator[Server]:
+    with ours.world(of=mlp.tensor_pipeline) as here:
+        mlp.commit_tensor(here.store, SEED)
+        with ours.service(here, mlp.TENSOR_ADDRESS) as own:
+            yield _server(own)
+
+
+def _server(own: ours.Service) -> Server:
+    return Server(port=own.port, pid=own.pid, log=own.log, authorization=own.key.authorization, own=own)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stream_trainer.contract import BinaryLabel, Contract, Numeric
+from stream_trainer.contract import BinaryLabel, Contract, Numeric, Vector
 from stream_trainer.features import encode
 from stream_trainer.learner import State
 from stream_trainer.learners import Sgd
@@ -17,6 +17,7 @@ from tests.bench.peers import net
 from tests.serving.fixtures import columns_of, commit_version, golden
 
 ADDRESS = "tests.bench.mlp:pipeline"
+TENSOR_ADDRESS = "tests.bench.mlp:tensor_pipeline"
 WIDTH = 20
 _GOLDEN_ROWS = 8
 
@@ -25,6 +26,13 @@ pipeline = Pipeline(
     contract=Contract(
         features=[Numeric(f"f{i}") for i in range(WIDTH)], label=BinaryLabel("hit"), key="id", event_time="at"
     ),
+    learner=Sgd(model=lambda spec: net.build(spec.width)),
+)
+
+# The same net behind one tensor instead of twenty named numbers, as the other servers take it.
+tensor_pipeline = Pipeline(
+    name="mlp-tensor",
+    contract=Contract(features=[Vector("rows", size=WIDTH)], label=BinaryLabel("hit"), key="id", event_time="at"),
     learner=Sgd(model=lambda spec: net.build(spec.width)),
 )
 
@@ -42,9 +50,9 @@ def instances(rows: Rows) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
 
 
-def state(seed: int) -> State:
-    """Random weights. The standardiser has seen nothing, so it hands on what it gets, as the other servers do."""
-    return pipeline.learner.init(pipeline.spec, seed)
+def state(seed: int, of: Pipeline = pipeline) -> State:
+    """Random weights, the same for both pipelines. The standardiser has seen nothing, so it hands on what it gets, as the other servers do."""
+    return of.learner.init(of.spec, seed)
 
 
 def outputs(of: State, rows: Rows) -> Tensor:
@@ -61,3 +69,10 @@ def commit(store: ModelStore, of: State, **fields: Any) -> Version:
     """The next version."""
     rows = instances(random_rows(_GOLDEN_ROWS))
     return commit_version(store, pipeline, of, files={GOLDEN: golden(pipeline, of, rows)}, **fields)
+
+
+def commit_tensor(store: ModelStore, seed: int) -> Version:
+    """The first version of the pipeline that takes one tensor."""
+    of = state(seed, tensor_pipeline)
+    rows = [{"rows": row} for row in random_rows(_GOLDEN_ROWS).tolist()]
+    return commit_version(store, tensor_pipeline, of, files={GOLDEN: golden(tensor_pipeline, of, rows)})

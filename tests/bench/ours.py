@@ -12,6 +12,7 @@ from types import MappingProxyType
 from infra import broker
 from infra.units import serve_unit
 from stream_trainer import api_keys
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, open_store
 from tests.bench import mlp
@@ -70,21 +71,21 @@ class Service:
 
 
 @contextmanager
-def world(*pipelines: str) -> Iterator[World]:
-    """Ended when the block ends; `pipelines`: further ones whose topics are made."""
+def world(*pipelines: str, of: Pipeline = mlp.pipeline) -> Iterator[World]:
+    """Ended when the block ends; `of`: whose store it is, `pipelines`: further ones whose topics are made."""
     with fresh_settings() as alone:
         try:
-            settings = with_broker(alone, mlp.pipeline.name, *pipelines)
-            yield World(settings=settings, store=open_store(settings, mlp.pipeline.name), key=make_key(settings))
+            settings = with_broker(alone, of.name, *pipelines)
+            yield World(settings=settings, store=open_store(settings, of.name), key=make_key(settings))
         finally:
             broker.stop(alone.broker_dir)
 
 
 @contextmanager
-def service(here: World) -> Iterator[Service]:
+def service(here: World, address: str = mlp.ADDRESS) -> Iterator[Service]:
     """Started, not yet ready."""
     port, log = free_port(), here.settings.data_dir / "serving.log"
-    unit = serve_unit(mlp.ADDRESS, here.settings, port, log, admin_port=-1)
+    unit = serve_unit(address, here.settings, port, log, admin_port=-1)
     unit = replace(unit, variables={**unit.variables, **here.key.variables})
     with running([unit]) as (child,):
         assert child.pid is not None

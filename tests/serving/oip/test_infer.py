@@ -52,6 +52,11 @@ def test_a_body_that_is_parsed_in_a_thread_is_the_same(world: World, monkeypatch
     assert world.infer({"inputs": tensors()}) == answer
 
 
+def test_a_vector_that_no_float32_holds_is_refused_where_it_stands(world: World) -> None:
+    answer = world.refused(replaced("place", data=[0.0, 1.0, 2.0, 1e39, *[0.0] * 8]))
+    assert answer["where"].endswith(".data[1][1]")
+
+
 def test_what_is_optional_may_be_left_out_or_null(world: World) -> None:
     needed = [t for t in tensors() if t["name"] in ("distance", "carrier", "place")]
     world.infer({"inputs": needed})
