@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from serving.lone_threads import lone_thread
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -52,7 +54,7 @@ class DaemonThreads(Executor):
 
     def _start(self) -> None:
         name = self._name if self._size == 1 else f"{self._name}-{len(self._threads)}"
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread = lone_thread(self._run, name)
         self._threads.append(thread)
         thread.start()
 

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from serving.announcements import Announcement, AnnouncementSource
 from serving.clock import Clock
+from serving.lone_threads import lone_thread
 from serving.metrics import Metrics
 from serving.model import Refused, Served, load
 from stream_trainer.pipeline import Pipeline
@@ -23,6 +24,7 @@ from stream_trainer.store.aliases import CHAMPION
 
 logger = logging.getLogger(__name__)
 
+_BREATH_SECONDS = 0.003
 _BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _RETRY_REFUSED_SECONDS = 5.0
 _OLDER_TRIED = 16
@@ -77,7 +79,7 @@ class Follower:
         self._next_look = 0.0
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread = lone_thread(self._run, "follower")
         self._listeners: list[Callable[[Served, float], None]] = []
         self._before: tuple[Served, ...] = ()
         self._kept = versions_loaded - 1
@@ -224,11 +226,16 @@ class Follower:
 
     def _swap(self, wanted: Decision) -> None:
         started = self._monotonic()
-        model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256)
+        model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256, breathe=self._breathe)
         if wanted.covered_at is not None and wanted.covered_at > model.covered_at:
             model = replace(model, covered_at=wanted.covered_at)
         self._serve(model, started)
         self._refused = None
+
+    def _breathe(self) -> None:
+        """What requests lose to a swap, they lose in small parts."""
+        if self.served is not None and threading.current_thread() is self._thread:
+            self._stop.wait(_BREATH_SECONDS)
 
     def _serve(self, model: Served, started: float) -> None:
         before = self.served

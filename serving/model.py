@@ -4,7 +4,7 @@ A version that fails a check is `Refused`; whoever loads decides what serves ins
 and never a model that was not learned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,7 +62,14 @@ class Served:
         return max(0.0, (now - self.covered_at).total_seconds())
 
 
-def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | None = None) -> Served:
+def load(
+    store: ModelStore,
+    pipeline: Pipeline,
+    number: int,
+    *,
+    sha256: str | None = None,
+    breathe: Callable[[], object] = lambda: None,
+) -> Served:
     """Read, check and warm up a version.
 
     Args:
@@ -70,6 +77,7 @@ def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | No
         pipeline: whose contract and learner it must fit.
         number: which one.
         sha256: the manifest's announced digest, if it was announced.
+        breathe: called between the steps, a millisecond's work each, for whoever lets requests go first.
 
     Raises:
         Refused: a check failed.
@@ -83,13 +91,18 @@ def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | No
     if not manifest.passed:
         failed = [f"{v.gate}: {v.detail}" for v in manifest.gates if not v.passed]
         raise Refused("gates", f"{where} did not pass its gates: {'; '.join(failed)}")
+    breathe()
     with _damage(where):
         state = store.load(version, pipeline.spec, training=False)
         golden = store.file(version, GOLDEN)
+    breathe()
     for name, tensor in state.serving.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise Refused("not_finite", f"{where}: tensor {name} holds NaN or infinity")
-    _warm_up(pipeline, state, golden, where)
+    breathe()
+    columns, expected = _golden(pipeline, golden, where)
+    breathe()
+    _warm_up(pipeline, state, columns, expected, where)
     covered_at = manifest.covered_at or manifest.created_at
     return Served(number=number, sha256=version.sha256, state=state, manifest=manifest, covered_at=covered_at)
 
@@ -118,9 +131,10 @@ def _damage(where: str) -> Iterator[None]:
         raise Refused("damaged", f"{where}: {error}") from error
 
 
-def _warm_up(pipeline: Pipeline, state: State, golden: bytes, where: str) -> None:
+def _warm_up(
+    pipeline: Pipeline, state: State, columns: dict[str, pa.Array], expected: list[list[float]], where: str
+) -> None:
     """Predict the golden rows: the answer must be what the trainer saw, and the first request finds a warm model."""
-    columns, expected = _golden(pipeline, golden, where)
     if not expected:
         return
     try:
@@ -150,6 +164,12 @@ def _golden(pipeline: Pipeline, golden: bytes, where: str) -> tuple[dict[str, pa
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # numpy keeps the interpreter, where torch lets go of it for each of three steps, and gets it back when requests rest.
+    array = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return bool(np.isfinite(array.numpy()).all())
 
 
 def _same(outputs: Tensor, expected: list[list[float]]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from serving.lone_threads import lone_thread
 from serving.metrics import Metrics
 from serving.model import Served
 from serving.prediction_log import PredictionSink
@@ -70,7 +71,7 @@ class Shadow:
             return
         self._queue.put(shadowed)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+            self._thread = lone_thread(self._run, "shadow")
             self._thread.start()
 
     def close(self, seconds: float = 1.0) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from serving.append_order import SETTLE_SECONDS, AppendOrder, begins
 from serving.clock import Clock
 from serving.examples_log import ExamplesLog, KafkaExamples
+from serving.lone_threads import lone_thread
 from serving.metrics import Metrics
 from serving.model import Refused, Served, load
 from serving.trial_status import Challenger, Pair, Status, show, status_of
@@ -97,7 +98,7 @@ class Trial:
         self._next_look = self._next_bounds = float("-inf")
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="trial", daemon=True)
+        self._thread = lone_thread(self._loop, "trial")
 
     def start(self) -> None:
         """Begin, in a thread of its own."""

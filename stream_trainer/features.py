@@ -102,7 +102,7 @@ def encode(contract: Contract, columns: Mapping[str, pa.Array]) -> Tensor:
 def _fill(feature: Feature, column: pa.Array, out: NDArray[np.float64]) -> None:
     match feature:
         case Numeric(optional=optional):
-            out[:, 0] = column.to_numpy(zero_copy_only=False)
+            out[:, 0] = _numbers(column)
             if optional:
                 out[:, 1] = np.isnan(out[:, 0])
         case Categorical():
@@ -113,6 +113,14 @@ def _fill(feature: Feature, column: pa.Array, out: NDArray[np.float64]) -> None:
             out[present, np.asarray(table, dtype=np.int64)[indices] if table else indices] = 1.0
         case Vector(size=size):
             out[:] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+
+
+def _numbers(column: pa.Array) -> NDArray[np.float64]:
+    """Missing ones as NaN. Without any, nothing is converted, nor the interpreter let go on the way."""
+    if column.null_count or column.type != pa.float64():
+        found: NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
+        return found
+    return np.frombuffer(column.buffers()[1], np.float64, len(column), 8 * column.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +159,33 @@ class Standardiser:
         return Standardiser(count + n, merged, spread.clamp(min=0.0), self.window)
 
     def scale(self, rows: Tensor, scaled: tuple[bool, ...]) -> Tensor:
-        """Rows `[rows, width]` as float32 z-values clipped at ±8; missing numbers become 0 (the mean)."""
+        """See `Scaling`, of which `scaling` makes one to be kept."""
+        return self.scaling(scaled)(rows)
+
+    def scaling(self, scaled: tuple[bool, ...]) -> "Scaling":
+        """What is known now, ready to be applied; `scaled` as in a `FeatureSpec`."""
         std = (self.m2 / self.count.clamp(min=1.0)).sqrt()
         std = torch.where(std > 1e-12 * (1.0 + self.mean.abs()), std, 1.0)
-        z = ((rows - self.mean) / std).clamp(-_CLIP, _CLIP)
-        z = torch.where(torch.tensor(scaled), z, rows)
+        return Scaling(self.mean, std, None if all(scaled) else torch.tensor(scaled))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Rows `[rows, width]` to float32 z-values clipped at ±8; missing numbers become 0 (the mean).
+
+    Attributes:
+        mean: float64 `[width]`.
+        std: float64 `[width]`; 1 where a column is constant.
+        scaled: bool `[width]`, whether a column is scaled; None where all are.
+    """
+
+    mean: Tensor
+    std: Tensor
+    scaled: Tensor | None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The scaled rows."""
+        z = ((rows - self.mean) / self.std).clamp(-_CLIP, _CLIP)
+        if self.scaled is not None:
+            z = torch.where(self.scaled, z, rows)
         return torch.nan_to_num(z, nan=0.0).to(torch.float32)

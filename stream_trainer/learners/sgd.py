@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stream_trainer.contract import Task
-from stream_trainer.features import FeatureSpec, Standardiser
+from stream_trainer.features import FeatureSpec, Scaling, Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners.mould import Mould, unique_tensors
 
@@ -95,7 +95,7 @@ class Sgd:
         self.rows_per_step = rows_per_step
         self.clip_norm = clip_norm
         self._moulds: dict[FeatureSpec, tuple[Mould, _Kinds]] = {}
-        self._loaded: WeakKeyDictionary[State, nn.Module] = WeakKeyDictionary()
+        self._loaded: WeakKeyDictionary[State, tuple[nn.Module, Scaling]] = WeakKeyDictionary()
 
     def init(self, spec: FeatureSpec, seed: int) -> State:
         """A fresh net and standardiser; the seed also starts the RNG that later steps draw from."""
@@ -108,13 +108,12 @@ class Sgd:
 
     def predict(self, state: State, features: Tensor) -> Tensor:
         """See `Learner.predict`."""
-        net = self._loaded.get(state)
-        if net is None:
-            net = self._net(state).eval()
-            self._loaded[state] = net
+        loaded = self._loaded.get(state)
+        if loaded is None:
+            loaded = self._loaded[state] = self._net(state).eval(), _standardiser(state).scaling(state.spec.scaled)
+        net, scaling = loaded
         with torch.inference_mode():
-            scaled = _standardiser(state).scale(features, state.spec.scaled)
-            logits: Tensor = net(scaled)
+            logits: Tensor = net(scaling(features))
             match state.spec.task:
                 case "binary":
                     return torch.sigmoid(logits[:, 0])
