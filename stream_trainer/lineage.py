@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stream_trainer import offsets, reference, schema
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
 from stream_trainer.gates import History
 from stream_trainer.learner import State
@@ -127,7 +128,7 @@ def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
         number=number,
         position=position,
         state=pipeline.learner.init(pipeline.spec, pipeline.seed),
-        prequential=Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs),
+        prequential=Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs, len(pipeline.contract.segments)),
         history=History.fresh(),
         seen=Seen(learned=HISTOGRAM.empty_table()),
         total=Rows(),
@@ -191,6 +192,7 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
         TRAINER: tensors.to_bytes(training),
         LEARNED: reference.table_to_bytes(lineage.seen.learned),
         GOLDEN: reference.table_to_bytes(_golden(pipeline, lineage)),
+        EVALUATION: reference.table_to_bytes(evaluation(lineage.prequential, pipeline.contract.segments)),
     }
     if lineage.seen.reference is None and lineage.seen.baseline is not None:
         files[BASELINE] = reference.table_to_bytes(lineage.seen.baseline)

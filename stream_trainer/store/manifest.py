@@ -72,8 +72,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `cuts` are the micro-batches it took in, in order; `ranges` is what they cover; `next_offsets` is where the next
     version begins. `quarantined` are those of the cuts that failed a gate: accounted for, not in the weights. `lost`
     are offsets between the previous version and the first cut that were gone. `total` counts rows since the first
-    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `signature`
-    is there when the trainer has a key: see `signing`.
+    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `checksum`
+    is of everything else but the signature: the newest manifest has no child yet that names its digest, and one digit
+    that a disk has changed would pass for a number. `signature` is there when the trainer has a key: see `signing`.
     """
 
     format_version: Number = FORMAT
@@ -111,6 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     cpu_capability: str
     reference: Digest | None
+    checksum: Digest | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 
     @property
@@ -119,9 +121,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows.trained > 0 or all(v.passed for v in self.gates)
 
 
+def sealed(manifest: Manifest) -> Manifest:
+    """With the checksum of what it says."""
+    bare = msgspec.structs.replace(manifest, checksum=UNSET, signature=UNSET)
+    return msgspec.structs.replace(manifest, checksum=sha256(canonical_json(bare)))
+
+
 def encode(manifest: Manifest) -> bytes:
-    """The canonical bytes."""
-    return canonical_json(manifest)
+    """The canonical bytes of the manifest, sealed."""
+    return canonical_json(sealed(manifest))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -143,9 +151,16 @@ def decode(data: bytes, where: str) -> Manifest:
         raise Corrupt(f"{where} is not a manifest: {error}") from error
     if manifest.format_version > FORMAT:
         raise Corrupt(f"{where} has format {manifest.format_version}, this program reads up to {FORMAT}: upgrade it")
+    if manifest.checksum is not UNSET and manifest.checksum != _checksum(data):
+        raise Corrupt(f"{where} is not what was committed: its checksum differs, so it was changed or damaged")
     if any(not 0 <= offset <= _MOST for offset in _numbers(manifest)):
         raise Corrupt(f"{where} is not a manifest: an offset or a partition is out of range")
     return manifest
+
+
+def _checksum(data: bytes) -> str:
+    fields = msgspec.json.decode(data)
+    return sha256(canonical_json({k: v for k, v in fields.items() if k not in ("checksum", "signature")}))
 
 
 def is_canonical(data: bytes) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from stream_trainer import lineage as lineages
 from stream_trainer import reference
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.table import EVALUATION
 from stream_trainer.features import encode
 from stream_trainer.lineage import BASELINE, GOLDEN_ROWS, Pending
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
@@ -35,7 +36,7 @@ def test_what_is_loaded_is_what_was_known(world: World) -> None:
     assert loaded.seen.reference == world.lineage.seen.reference
     assert loaded.seen.learned.equals(world.lineage.seen.learned)
     assert {k: v for k, v in lineages.to_files(PIPELINE, loaded).items() if k != GOLDEN} == {
-        name: world.store.file(version, name) for name in (WEIGHTS, TRAINER, LEARNED)
+        name: world.store.file(version, name) for name in (WEIGHTS, TRAINER, LEARNED, EVALUATION)
     }
 
 
