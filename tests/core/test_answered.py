@@ -30,7 +30,7 @@ def decoded(of: Contract, fields: dict[str, Any], label: Any) -> dict[str, Any]:
     assert found.schema == decoded_schema(of)
     (row,) = found.to_pylist()
     assert row["_reason"] is None
-    return row
+    return dict(row)
 
 
 @pytest.mark.parametrize(
