@@ -150,7 +150,7 @@ class Tail:
         value = message.value()
         if message.error() is not None or value is None:
             return
-        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+        with contextlib.suppress(ValueError):
             if message.topic() == self._topics.predictions:
                 for record in prediction_blocks.records(value):
                     self._see_prediction(msgspec.json.decode(record, type=_Prediction))

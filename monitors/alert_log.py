@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from kafka import KafkaConsumer, TopicPartition
 
 from monitors.forwarding import Record
-from stream_trainer.kafka import Admin, client_options, reached
+from stream_trainer.kafka import Admin, committed_reader, reached
 from stream_trainer.settings import KafkaSettings
 
 
@@ -60,13 +60,7 @@ def open_alerts(settings: KafkaSettings, topic: str) -> Iterator[KafkaAlerts]:
     with Admin(settings) as admin:
         topic_id, partitions = admin.topic(topic)
     with reached(f"reading {topic}", settings):
-        consumer = KafkaConsumer(
-            **client_options(settings),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            group_id=None,
-            auto_offset_reset="earliest",
-        )
+        consumer = committed_reader(settings, auto_offset_reset="earliest")
     try:
         yield KafkaAlerts(settings, consumer, topic, topic_id, partitions)
     finally:

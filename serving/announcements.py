@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream_trainer.errors import BrokerUnavailable
-from stream_trainer.log_reader import consumer_options
+from stream_trainer.log_reader import PARTITION_END, consumer_options
 from stream_trainer.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ _SLICE_SECONDS = 0.2
 _OPEN_SECONDS = 2.0
 _CATCH_UP_SECONDS = 10.0
 _AT_ONCE = 1_000
-_END = KafkaError._PARTITION_EOF  # noqa: SLF001 - confluent-kafka's name
 _NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # librdkafka asks for one that nothing here needs
 # News are rare and wake the fetch that waits for them: to ask again after 20 ms, as who reads ranges does, is for nothing.
 _OPTIONS: dict[str, Any] = {"auto.offset.reset": "earliest", "fetch.wait.max.ms": 500}
@@ -137,7 +136,7 @@ class KafkaAnnouncements:
             error = message.error()
             if error is None and message.key() == CHAMPION:
                 found.append(_decode(message))
-            elif error is not None and error.code() == _END:
+            elif error is not None and error.code() == PARTITION_END:
                 self._unread.discard(message.partition() or 0)
             elif error is not None and error.code() != _NO_GROUP:
                 raise KafkaException(error)

@@ -19,7 +19,7 @@ from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
 from serving.oip.routes import routes
 from serving.page.routes import add_page
-from serving.page.state import Process
+from serving.page.state import PageState, Process
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -100,17 +100,8 @@ def create_app(
     app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
-    add_page(
-        app,
-        pipeline,
-        settings.serving,
-        follower=follower,
-        metrics=metrics,
-        store=store,
-        clock=clock,
-        address=address,
-        worker=worker,
-    )
+    page = PageState(pipeline.name, follower, metrics, clock, worker=worker)
+    add_page(app, pipeline, settings.serving, page, follower=follower, store=store, address=address)
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app
 

@@ -4,7 +4,6 @@ A plain ASGI application: what a framework does for each request costs more than
 """
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
@@ -18,6 +17,7 @@ from serving.answers import ANY, Answers, Outcome
 from serving.body import RowParser, receive_body, refuse_encoded
 from serving.clock import Clock
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
+from serving.counting import Counting
 from serving.disconnect import unless_gone
 from serving.metrics import Metrics
 from serving.problems import Problem
@@ -67,32 +67,25 @@ class Predictor:
         self._answering = answering
         self._clock = clock
         self._metrics = metrics
-        self._answered = metrics.requests.labels("answered")
         self._rows = RowParser(pipeline.contract, settings.max_rows)
         self._predictions = reader(pipeline.contract)
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        started = time.perf_counter()
-        outcome = "failed"
         try:
-            content = await self._content(scope, receive)
-            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _length(content)]})
-            await send({"type": "http.response.body", "body": content})
-            outcome = "answered"
+            with Counting(self._metrics):
+                content = await self._content(scope, receive)
+                await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _length(content)]})
+                await send({"type": "http.response.body", "body": content})
         except Problem as problem:
-            outcome = problem.reason
             await problem.response()(scope, receive, send)
         except ClientDisconnect:
-            outcome = "disconnected"
+            return
         except Exception:
             logger.exception("a request failed")
             detail = "the prediction failed; the service's log says why"
             await Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail).response()(scope, receive, send)
-        finally:
-            (self._answered if outcome == "answered" else self._metrics.requests.labels(outcome)).inc()
-            self._metrics.request_seconds.observe(time.perf_counter() - started)
 
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         length, demands = b"", False

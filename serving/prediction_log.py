@@ -118,17 +118,14 @@ class PredictionLog:
         try:
             for of_rows, some in itertools.groupby(self._encoder.messages(answered), lambda message: message.rows):
                 records = [{"key": message.key, "value": message.value} for message in some]
-                reported = self._delivered_one if of_rows == 1 else partial(self._delivered, of_rows)
-                taken += of_rows * self._producer.produce_batch(self._topic, records, on_delivery=reported)
+                delivered = partial(self._delivered, of_rows)
+                taken += of_rows * self._producer.produce_batch(self._topic, records, on_delivery=delivered)
                 self._serve()
         except Exception:
             logger.exception("prediction records could not be written")
             self._drop("failed", rows - taken)
             return
         self._drop("producer_full", rows - taken)
-
-    def _delivered_one(self, error: Any, _: Any) -> None:
-        self._delivered(1, error, _)
 
     def _delivered(self, rows: int, error: Any, _: Any) -> None:
         if error is None:

@@ -54,7 +54,7 @@ def records(value: bytes) -> Sequence[bytes]:
 
     Raises:
         ValueError: a block's lists are not all as long as it says, or it is not JSON of a block
-            (`msgspec.MsgspecError` is one).
+            (`msgspec.DecodeError` is one).
     """
     if not is_block(value):
         return (value,)

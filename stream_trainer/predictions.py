@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from stream_trainer import prediction_blocks
 from stream_trainer.errors import BrokerUnavailable, Corrupt, InputLost, UsageError
-from stream_trainer.log_reader import consumer_options
+from stream_trainer.log_reader import PARTITION_END, consumer_options
 from stream_trainer.settings import KafkaSettings
 
 # Clocks of several services differ, and a record may wait in the service's queue before it is produced.
@@ -27,7 +27,6 @@ AFTER = timedelta(minutes=15)
 _NEAR = (timedelta(seconds=2), timedelta(seconds=10))
 MAX_RECORDS = 2_000_000
 _AT_ONCE = 10_000
-_END = KafkaError._PARTITION_EOF  # noqa: SLF001 - confluent-kafka's name
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,7 +187,7 @@ class _Search:
                 continue
             for message in (first, *self._consumer.consume(_AT_ONCE, 0)):
                 error = message.error()
-                if error is not None and error.code() == _END:
+                if error is not None and error.code() == PARTITION_END:
                     return
                 if error is not None:
                     raise KafkaException(error)

@@ -11,10 +11,13 @@ from tests.serving.fuzz import MANY, app_with, asked, asked_many
 
 @pytest.mark.parametrize("versions", [0, 1])
 def test_s16_no_request_gets_an_answer_that_is_not_described(tmp_path: Path, versions: int) -> None:
-    assert asked(app_with(tmp_path, versions), 80, 1).total() > 500
+    statuses = asked(app_with(tmp_path, versions), 80, 1)
+    assert statuses.total() > 500
+    assert statuses[400] + statuses[422] > 100  # many reach what reads their bodies
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_s16_ten_thousand_requests_get_no_answer_that_is_not_described(tmp_path: Path) -> None:
     assert asked_many(tmp_path, 0).total() >= MANY
 
