@@ -1,4 +1,6 @@
-"""Two figures that need the whole window: the area under the ROC curve, and the expected calibration error."""
+"""What needs the whole window: the area under the ROC curve, and how far forecasts are from the frequencies they claim."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,34 @@ def roc_auc(forecast: Floats, label: Floats) -> float | None:
     return float((ranks[label == 1].sum() - positive * (positive + 1) / 2.0) / (positive * negative))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Forecasts in `[low, high)`, the last bin with 1: how many, their mean, and how often what they forecast came true."""
+
+    low: float
+    high: float
+    rows: int
+    forecast: float
+    frequency: float
+
+
+def reliability(forecast: Floats, outcome: Floats) -> list[Bin]:
+    """The bins of `calibration_error` that hold rows, ascending: what a reliability diagram shows (DeGroot and Fienberg 1983)."""
+    place = _places(forecast)
+    rows = np.bincount(place, minlength=_BINS)
+    sums = [np.bincount(place, weights=values, minlength=_BINS) for values in (forecast, outcome)]
+    return [
+        Bin(
+            low=i / _BINS,
+            high=(i + 1) / _BINS,
+            rows=int(rows[i]),
+            forecast=float(sums[0][i] / rows[i]),
+            frequency=float(sums[1][i] / rows[i]),
+        )
+        for i in np.flatnonzero(rows).tolist()
+    ]
+
+
 def calibration_error(forecast: Floats, outcome: Floats) -> float:
     """Expected calibration error over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017); 0 without rows.
 
@@ -29,6 +59,9 @@ def calibration_error(forecast: Floats, outcome: Floats) -> float:
     """
     if not len(forecast):
         return 0.0
-    place = np.minimum((forecast * _BINS).astype(np.int64), _BINS - 1)
-    gaps = np.bincount(place, weights=forecast - outcome, minlength=_BINS)
+    gaps = np.bincount(_places(forecast), weights=forecast - outcome, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(forecast))
+
+
+def _places(forecast: Floats) -> NDArray[np.int64]:
+    return np.minimum((forecast * _BINS).astype(np.int64), _BINS - 1)

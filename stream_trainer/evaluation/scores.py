@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stream_trainer.contract import Task
 from stream_trainer.evaluation.baselines import Floats, class_forecasts, last_label, number_forecasts
-from stream_trainer.evaluation.calibration import calibration_error, roc_auc
+from stream_trainer.evaluation.calibration import Bin, calibration_error, reliability, roc_auc
 from stream_trainer.evaluation.segments import Codes
 
 WINDOW = 5_000
@@ -79,12 +79,19 @@ class Scores:
         rows = self.rows[chosen].astype(np.float64)
         summary = self._summary(rows.mean(0) if len(rows) else np.zeros(_COLUMNS))
         found: dict[str, Any] = {"rows": len(rows), **summary.pop("model"), **summary}
-        shown, labels = rows[:, _SHOWN], rows[:, _LABEL]
         if self.task != "regression":
-            found["ece"] = calibration_error(shown, labels if self.task == "binary" else rows[:, 1])
+            found["ece"] = calibration_error(*self._judged(rows))
         if self.task == "binary":
-            found["roc_auc"] = roc_auc(shown, labels)
+            found["roc_auc"] = roc_auc(*self._judged(rows))
         return found
+
+    def reliability(self) -> list[Bin]:
+        """The window's reliability diagram; empty for numbers."""
+        return [] if self.task == "regression" else reliability(*self._judged(self.rows.astype(np.float64)))
+
+    def _judged(self, rows: Floats) -> tuple[Floats, Floats]:
+        """The probability of true and whether it was true; of classes the likeliest one's and whether it was that."""
+        return rows[:, _SHOWN], rows[:, _LABEL] if self.task == "binary" else rows[:, 1]
 
     def _summary(self, means: Floats) -> dict[str, dict[str, float]]:
         first, second = ("mse", "mae") if self.task == "regression" else ("log_loss", "accuracy")
