@@ -12,14 +12,13 @@ function plain(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-function base(title) {
+function base() {
   const axis = { gridcolor: colour("grid"), linecolor: colour("soft"), zeroline: false, showline: true, automargin: true };
   return {
-    title: { text: title, x: 0, xref: "paper", font: { size: 13 } },
     font: { color: colour("text"), size: 12 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 24, t: 40, b: 90 },
+    margin: { l: 56, r: 24, t: 12, b: 90 },
     legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("edge"), font: { color: colour("text") } },
     xaxis: { ...axis },
@@ -35,7 +34,7 @@ const looks = {
 };
 
 function drawCurve(id, curve, panel) {
-  const layout = base(panel.title);
+  const layout = base();
   const traces = panel.lines.map((line) => ({
     x: line.x,
     y: line.y,
@@ -68,7 +67,7 @@ function drawCurve(id, curve, panel) {
 
 function drawDiagram(id, diagram) {
   const most = Math.max(...data.diagrams.flatMap((each) => each.bins.map((bin) => bin.rows)));
-  const layout = base(`${diagram.title}, ECE ${diagram.ece.toFixed(4)}`);
+  const layout = base();
   const traces = [
     {
       type: "bar", name: "rows in the bin", yaxis: "y2", marker: { color: colour("bars") }, hovertemplate: "%{y:,} rows<extra></extra>",

@@ -90,14 +90,18 @@ def _summary(found: Evaluation) -> str:
 
 
 def _curve_section(curve: Curves, place: int) -> str:
-    divs = "".join(f'<div class="plot" id="curve-{place}-{i}"></div>' for i in range(len(curve.panels)))
+    divs = "".join(_plot(f"curve-{place}-{i}", panel.title) for i, panel in enumerate(curve.panels))
     return f'<section><h2>{curve.title} <small>{curve.better}</small></h2><div class="panels">{divs}</div></section>'
+
+
+def _plot(name: str, title: str, kind: str = "plot") -> str:
+    return f'<figure><figcaption>{html.escape(title)}</figcaption><div class="{kind}" id="{name}"></div></figure>'
 
 
 def _calibration_section(shown: Sequence[Diagram]) -> str:
     if not shown:
         return ""
-    divs = "".join(f'<div class="plot tall" id="diagram-{i}"></div>' for i in range(len(shown)))
+    divs = "".join(_plot(f"diagram-{i}", f"{d.title}; ECE {d.ece:.4f}", "plot tall") for i, d in enumerate(shown))
     return (
         "<section><h2>Calibration <small>of what was forecast, how much came true; bars count rows</small></h2>"
         f'<div class="panels">{divs}</div></section>'
@@ -128,10 +132,10 @@ def _segments(found: Evaluation) -> str:
 def _marks(found: Evaluation) -> str:
     if not found.marks:
         return ""
-    rows = [[f"{mark.events:,}", label(mark.text)] for mark in found.marks]
+    rows = [[label(mark.text), f"{mark.events:,}"] for mark in found.marks]
     return (
         "<section><h2>Champions <small>decisions, by the rows learned when they were made</small></h2>"
-        f"{_table(['rows learned', 'decision'], rows, words=0)}</section>"
+        f"{_table(['decision', 'rows learned'], rows, words=1)}</section>"
     )
 
 
