@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 from infra.spark import build_session, stop_session, warm_up
+from stream_trainer.errors import UsageError
 from stream_trainer.settings import Settings
 from stream_trainer.start import Start
 
@@ -43,10 +45,25 @@ def train_here(
         connect = partial(Connections, pipeline, settings, spark, create_topics=start.create_topics)
         trainer = Trainer(pipeline=pipeline, settings=settings, connect=connect, start=start, stop=stop)
         watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
-        with watch:
+        with watch, _metrics(pipeline, settings, trainer):
             trainer.run()
     finally:
         stop_session(spark)
+
+
+@contextmanager
+def _metrics(pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> Iterator[None]:
+    if settings.trainer.metrics_port is None:
+        yield
+        return
+    try:
+        from infra.trainer_metrics import metrics_served  # noqa: PLC0415 - training alone does not need it
+    except ImportError as error:
+        raise UsageError("trainer.metrics_port is set, which needs: pip install 'stream-trainer[monitor]'") from error
+    segments = tuple(pipeline.contract.segments)
+    with metrics_served(settings.trainer, lambda: trainer.lineage, segments) as port:
+        logger.info("metrics on http://%s:%d/metrics", settings.trainer.metrics_host, port)
+        yield
 
 
 class _MonitorWatch:

@@ -250,6 +250,7 @@ class Follower:
         self._metrics.swap_seconds.observe(seconds)
         self._metrics.swaps.inc()
         self._metrics.model_version.set(model.number)
+        self._metrics.show_scores(model.manifest.metrics)
         appended = model.manifest.append_time
         if before is not None and before.number < model.number and appended is not None:
             now = self._clock()

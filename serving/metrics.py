@@ -1,6 +1,11 @@
 """What Prometheus reads, in a registry of its own: several services in one process do not collide."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from stream_trainer.evaluation.series import Score, scores_of
 
 PREFIX = "stream_trainer_serving"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -14,6 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._scored: set[tuple[str, ...]] = set()
 
         def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
@@ -41,6 +47,7 @@ class Metrics:
         self.champion_version = gauge("champion_version", "The version that should answer; 0 while none is known.")
         self.staleness = gauge("staleness_seconds", "Now minus the last time the end of the log was covered.")
         self.weight_age = gauge("weight_age_seconds", "Now minus the commit of the version that answers.")
+        self.score = gauge("score", "A score of the version that answers.", Score._fields[:-1])
         self.swaps = counter("swaps", "Times another version began to answer.")
         self.swap_seconds = histogram("swap_seconds", "Seconds to read, check and warm up a version.", _SECONDS)
         self.refused = counter("refused_versions", "Versions that failed a check, by reason.", ("reason",))
@@ -61,6 +68,15 @@ class Metrics:
         self.trace_spans = counter(
             "trace_spans", "Spans that ended, and those sent to the collector or lost.", ("result",)
         )
+
+    def show_scores(self, metrics: Mapping[str, Any]) -> None:
+        """What the manifest of the version that answers says of its forecasts; series that it lacks end."""
+        told: dict[tuple[str, ...], float] = {score[:-1]: score.value for score in scores_of(metrics)}
+        for labels, value in told.items():
+            self.score.labels(*labels).set(value)
+        for labels in self._scored - told.keys():
+            self.score.remove(*labels)
+        self._scored = set(told)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from stream_trainer import ipc
-from stream_trainer.contract import Contract
+from stream_trainer.contract import FLOAT32_MAX, RESERVED_FIELDS, Contract
 from stream_trainer.errors import Poison
 from stream_trainer.schema import TIMESTAMP, arrow_fields, as_datetime, field_names, struct_type, to_columns
 
@@ -30,6 +30,7 @@ ARROW_LIMITS = ipc.Limits(unpacked=4 * MAX_ARROW_BYTES, cells=4_000_000)
 KEPT_BYTES = 64 * 2**10
 MAX_AHEAD = timedelta(days=1)
 
+_ANSWER = attrgetter(*(f"r{RESERVED_FIELDS.index(name)}" for name in ("_model_version", "_output")))
 _NOT_PYTHON = (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, pa.ArrowException)
 
 ACCOUNTING = [
@@ -44,6 +45,7 @@ ACCOUNTING = [
     pa.field("_length", pa.int64()),
     pa.field("_sha256", pa.string()),
 ]
+ANSWERED = [pa.field("_model_version", pa.int64()), pa.field("_output", pa.list_(pa.float64()))]
 
 
 class Position(NamedTuple):
@@ -66,8 +68,8 @@ class _Row:
 
 
 def decoded_schema(contract: Contract) -> pa.Schema:
-    """The schema of `decode`: accounting columns (their names begin with `_`), then the contract's."""
-    return pa.schema([*ACCOUNTING, *arrow_fields(contract, "example")])
+    """The schema of `decode`: accounting, what serving had answered (`_` begins their names), then the contract's."""
+    return pa.schema([*ACCOUNTING, *ANSWERED, *arrow_fields(contract, "example")])
 
 
 def decode(contract: Contract, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -272,12 +274,27 @@ def _assemble(contract: Contract, rows: Sequence[_Row]) -> pa.RecordBatch:
     bad = [r for r in rows if r.reason is not None]
     columns = to_columns(contract, "example", [r.parsed for r in good])
     tables = [
-        _accounting(good) + [columns[f.name] for f in arrow_fields(contract, "example")],
-        _accounting(bad) + [pa.nulls(len(bad), f.type) for f in arrow_fields(contract, "example")],
+        [*_accounting(good), *_answered(contract, good), *(columns[f.name] for f in arrow_fields(contract, "example"))],
+        [*_accounting(bad), *(pa.nulls(len(bad), f.type) for f in [*ANSWERED, *arrow_fields(contract, "example")])],
     ]
     schema = decoded_schema(contract)
     merged = [pa.concat_arrays([a, b]) for a, b in zip(*tables, strict=True)]
     return pa.RecordBatch.from_arrays(merged, schema=schema)
+
+
+def _answered(contract: Contract, rows: Sequence[_Row]) -> list[pa.Array]:
+    """Which version answered the row's request, and what; null where none did, or where it makes no sense."""
+    said = [_answer(contract, *_ANSWER(row.parsed)) for row in rows]
+    return [pa.array([one[i] for one in said], f.type) for i, f in enumerate(ANSWERED)]
+
+
+def _answer(contract: Contract, version: Any, output: Any) -> tuple[int | None, list[float] | None]:
+    values = output if isinstance(output, list) else [output]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and abs(v) <= FLOAT32_MAX]
+    whole = type(version) is int and 0 < version < 2**53 and len(numbers) == len(values) == contract.label.outputs
+    if not whole or (contract.label.task != "regression" and not all(0.0 <= v <= 1.0 for v in numbers)):
+        return None, None
+    return version, numbers
 
 
 def _accounting(rows: Sequence[_Row]) -> list[pa.Array]:

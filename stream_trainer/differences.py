@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stream_trainer import lineage as lineages
 from stream_trainer.errors import Corrupt
+from stream_trainer.evaluation.table import EVALUATION
 from stream_trainer.lineage import BASELINE, Lineage
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import Manifest, Rows, tensors
@@ -21,7 +22,7 @@ from stream_trainer.strategies import local
 from stream_trainer.versions import libraries
 
 REFERENCE = "reference"
-_ORDER = (WEIGHTS, TRAINER, LEARNED, BASELINE, GOLDEN, REFERENCE)
+_ORDER = (WEIGHTS, TRAINER, LEARNED, BASELINE, GOLDEN, EVALUATION, REFERENCE)
 _OF_THE_DATA = {"rows", "unknown_fields", "event_time", "append_time"}
 _DATA_FILES = {LEARNED, BASELINE, REFERENCE}
 

@@ -6,6 +6,7 @@ The trainer and `replay` both call `learn`; so what a replay computes is what th
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -18,7 +19,7 @@ from stream_trainer.learner import Batch, LearnReport
 from stream_trainer.lineage import Lineage
 from stream_trainer.offsets import Ranges
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.prequential import uniform
+from stream_trainer.prequential import Answers, uniform
 from stream_trainer.store import Rows, Span
 from stream_trainer.strategies import local
 
@@ -45,7 +46,7 @@ def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lin
     ordered = _in_log_order(rows)
     good = ordered.filter(pc.is_null(ordered.column("_reason")))
     batch = to_batch(pipeline, good)
-    lineage, loss = _test(pipeline, lineage, batch)
+    lineage, loss = _test(pipeline, lineage, good, batch)
     if rows.num_rows:
         lineage = _train(pipeline, lineage, cut.ranges, good, batch, seen=rows.num_rows, loss=loss)
     return _account(pipeline, lineage, cut, ordered, usable=batch.rows)
@@ -68,16 +69,38 @@ def to_batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
     return Batch(features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()))
 
 
-def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, float]:
-    """Forecast with the weights from before; the mean loss of the micro-batch."""
+def _test(pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch) -> tuple[Lineage, float]:
+    """Score the forecast by the weights from before, and what serving had answered; the former's mean loss."""
     if not batch.rows:
         return lineage, 0.0
     if lineage.total.trained + lineage.pending.rows.trained:
         outputs = pipeline.learner.predict(lineage.state, batch.features)
     else:
         outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
-    prequential, loss = lineage.prequential.score(outputs, batch.labels)
+    before = lineage.prequential
+    if lineage.parent is not None and not lineage.pending.cuts:
+        before = before.at_version(lineage.parent.number)
+    prequential, loss = before.score(
+        outputs,
+        batch.labels,
+        answers=_answers(pipeline, rows),
+        segments=[rows.column(name).to_pylist() for name in pipeline.contract.segments],
+    )
     return replace(lineage, prequential=prequential), loss
+
+
+def _answers(pipeline: Pipeline, rows: pa.Table) -> Answers | None:
+    versions = rows.column("_model_version")
+    if versions.null_count == len(versions):
+        return None
+    width = pipeline.spec.outputs
+    nothing = [0.0] * width
+    said = [nothing if output is None else output for output in rows.column("_output").to_pylist()]
+    outputs = np.array(said, dtype=np.float64)
+    return Answers(
+        versions=pc.fill_null(versions, 0).to_numpy(),
+        outputs=outputs if pipeline.spec.task == "multiclass" else outputs[:, 0],
+    )
 
 
 def _train(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stream_trainer import offsets, reference, schema
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
 from stream_trainer.gates import History
 from stream_trainer.learner import State
@@ -127,7 +128,7 @@ def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
         number=number,
         position=position,
         state=pipeline.learner.init(pipeline.spec, pipeline.seed),
-        prequential=Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs),
+        prequential=_unscored(pipeline),
         history=History.fresh(),
         seen=Seen(learned=HISTOGRAM.empty_table()),
         total=Rows(),
@@ -157,7 +158,7 @@ def load(
     files = source.manifest.files
     digest = source.manifest.reference
     try:
-        prequential = Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, stored.training))
+        prequential = _prequential(pipeline, source, stored.training)
         history = History.from_tensors(_under(_HISTORY, stored.training))
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise Corrupt(f"version {source.number} of {store.describe()}: {TRAINER} is incomplete: {error}") from error
@@ -191,6 +192,7 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
         TRAINER: tensors.to_bytes(training),
         LEARNED: reference.table_to_bytes(lineage.seen.learned),
         GOLDEN: reference.table_to_bytes(_golden(pipeline, lineage)),
+        EVALUATION: reference.table_to_bytes(evaluation(lineage.prequential, pipeline.contract.segments)),
     }
     if lineage.seen.reference is None and lineage.seen.baseline is not None:
         files[BASELINE] = reference.table_to_bytes(lineage.seen.baseline)
@@ -223,6 +225,17 @@ def _golden(pipeline: Pipeline, lineage: Lineage) -> pa.Table:
     outputs = pipeline.learner.predict(lineage.state, encode(pipeline.contract, _arrays(rows)))
     values = outputs.reshape(rows.num_rows, -1).tolist()
     return rows.append_column("_output", pa.array(values, pa.list_(pa.float32())))
+
+
+def _prequential(pipeline: Pipeline, source: Version, training: Mapping[str, Tensor]) -> Prequential:
+    """What a version knows of its scores. One of an older release kept them otherwise: they begin anew, the weights go on."""
+    if EVALUATION not in source.manifest.files:
+        return _unscored(pipeline)
+    return Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, training))
+
+
+def _unscored(pipeline: Pipeline) -> Prequential:
+    return Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs, len(pipeline.contract.segments))
 
 
 def _under(prefix: str, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """`Pipeline`: what the user writes."""
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,9 +9,7 @@ from stream_trainer.features import FeatureSpec, feature_spec
 from stream_trainer.gates import DEFAULT_GATES, Gate
 from stream_trainer.learner import Learner
 from stream_trainer.learners import Sgd
-from stream_trainer.topics import Topics
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+from stream_trainer.topics import Topics, is_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +35,7 @@ class Pipeline:
     reference_hours: int = 48
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
+        if not is_name(self.name):
             raise UsageError(
                 f"pipeline name {self.name!r}: use lower-case letters, digits, '_' and '-', at most 64 characters"
             )

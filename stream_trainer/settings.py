@@ -117,6 +117,10 @@ class TrainerSettings(Section):
     max_restarts: int = Field(default=5, ge=0)
     spark_master: str = "local[2]"
     spark_driver_memory: str = "1g"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
+    )
 
 
 class ServingSettings(Section):

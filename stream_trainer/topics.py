@@ -1,6 +1,14 @@
-"""The names of a pipeline's Kafka topics."""
+"""What a pipeline may be called, and the names of its Kafka topics."""
 
+import re
 from dataclasses import dataclass
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def is_name(text: str) -> bool:
+    """Whether a pipeline may be called so: a topic, a folder and a metric may begin with it."""
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`models list|show|verify`: look at the versions of a pipeline; the commands that change something stand beside."""
+"""`models list|show|verify|report`: look at the versions of a pipeline; the commands that change something stand beside."""
 
 from typing import Annotated, Any
 
@@ -8,6 +8,7 @@ import typer
 from stream_trainer.commands import challenger, champion
 from stream_trainer.commands.garbage import gc
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
+from stream_trainer.commands.report import report
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
@@ -17,6 +18,9 @@ app = typer.Typer(no_args_is_help=True, help="Look at the versions of a pipeline
 champion.add_to(app)
 challenger.add_to(app)
 app.command("gc", epilog="Example: stream-trainer models gc examples.flights.pipeline:pipeline --dry-run")(gc)
+app.command("report", epilog="Example: stream-trainer models report examples.flights.pipeline:pipeline --out report")(
+    report
+)
 
 Number = Annotated[int | None, typer.Argument(metavar="VERSION", help="A version's number; the newest without.")]
 

@@ -24,6 +24,7 @@ Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Folder = Annotated[str, Meta(pattern=r"\A[0-9a-f]{1,64}\Z")]
 Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Number = Annotated[int, Meta(ge=1, le=_MOST)]
+Seed = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
@@ -72,8 +73,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `cuts` are the micro-batches it took in, in order; `ranges` is what they cover; `next_offsets` is where the next
     version begins. `quarantined` are those of the cuts that failed a gate: accounted for, not in the weights. `lost`
     are offsets between the previous version and the first cut that were gone. `total` counts rows since the first
-    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `signature`
-    is there when the trainer has a key: see `signing`.
+    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `checksum`
+    is of everything else but the signature: the newest manifest has no child yet that names its digest, and one digit
+    that a disk has changed would pass for a number. `signature` is there when the trainer has a key: see `signing`.
     """
 
     format_version: Number = FORMAT
@@ -95,7 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     topic_ids: dict[str, str]
     rows: Rows
     total: Rows
-    unknown_fields: int
+    unknown_fields: Count
     event_time: Span | None
     append_time: Span | None
     trained_through: Instant | None
@@ -103,14 +105,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Any]
     gates: list[Verdict]
     strategy: str
-    world_size: int
+    world_size: Number
     partition_order: list[str]
-    seed: int
+    seed: Seed
     hyperparameters: dict[str, Any]
     libraries: dict[str, str]
-    threads: int
+    threads: Number
     cpu_capability: str
     reference: Digest | None
+    checksum: Digest | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 
     @property
@@ -119,9 +122,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.rows.trained > 0 or all(v.passed for v in self.gates)
 
 
+def sealed(manifest: Manifest) -> Manifest:
+    """With the checksum of what it says."""
+    bare = msgspec.structs.replace(manifest, checksum=UNSET, signature=UNSET)
+    return msgspec.structs.replace(manifest, checksum=sha256(canonical_json(bare)))
+
+
 def encode(manifest: Manifest) -> bytes:
-    """The canonical bytes."""
-    return canonical_json(manifest)
+    """The canonical bytes of the manifest, sealed."""
+    return canonical_json(sealed(manifest))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -143,9 +152,27 @@ def decode(data: bytes, where: str) -> Manifest:
         raise Corrupt(f"{where} is not a manifest: {error}") from error
     if manifest.format_version > FORMAT:
         raise Corrupt(f"{where} has format {manifest.format_version}, this program reads up to {FORMAT}: upgrade it")
+    _check_seal(manifest, msgspec.json.decode(data), where)
     if any(not 0 <= offset <= _MOST for offset in _numbers(manifest)):
         raise Corrupt(f"{where} is not a manifest: an offset or a partition is out of range")
     return manifest
+
+
+def _check_seal(manifest: Manifest, fields: dict[str, Any], where: str) -> None:
+    """A manifest without a checksum is from before there were any, so it has no field that was not known then.
+
+    Otherwise one damaged letter in the name `checksum` would turn a sealed manifest into an old one.
+    """
+    if manifest.checksum is UNSET:
+        if unknown := sorted(fields.keys() - set(Manifest.__struct_fields__)):
+            raise Corrupt(
+                f"{where} is not what was committed: it has no checksum but a field {unknown[0][:64]!r}, "
+                "so it was changed or damaged"
+            )
+        return
+    bare = {name: value for name, value in fields.items() if name not in ("checksum", "signature")}
+    if manifest.checksum != sha256(canonical_json(bare)):
+        raise Corrupt(f"{where} is not what was committed: its checksum differs, so it was changed or damaged")
 
 
 def is_canonical(data: bytes) -> bool:

@@ -324,7 +324,7 @@ class ModelStore:
             # Whoever committed it may have died before its name was durable: it must not vanish under this one.
             self.storage.persist(self._manifest_path(manifest.previous))
         crashpoint("store.before_manifest")
-        manifest = self._signing.sign(manifest)
+        manifest = self._signing.sign(manifests.sealed(manifest))
         data = manifests.encode(manifest)
         if len(data) > manifests.MAX_BYTES:
             raise UsageError(

@@ -2,13 +2,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from stream_trainer import lineage as lineages
 from stream_trainer import reference
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.table import EVALUATION
 from stream_trainer.features import encode
 from stream_trainer.lineage import BASELINE, GOLDEN_ROWS, Pending
+from stream_trainer.store import FileEntry, tensors
+from stream_trainer.store.manifest import sha256
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 from tests.core.test_microbatch import PIPELINE, World, fill
 from tests.core.worlds import TOPIC, bits
@@ -35,7 +39,7 @@ def test_what_is_loaded_is_what_was_known(world: World) -> None:
     assert loaded.seen.reference == world.lineage.seen.reference
     assert loaded.seen.learned.equals(world.lineage.seen.learned)
     assert {k: v for k, v in lineages.to_files(PIPELINE, loaded).items() if k != GOLDEN} == {
-        name: world.store.file(version, name) for name in (WEIGHTS, TRAINER, LEARNED)
+        name: world.store.file(version, name) for name in (WEIGHTS, TRAINER, LEARNED, EVALUATION)
     }
 
 
@@ -74,6 +78,26 @@ def test_another_parent_gives_its_weights_at_the_heads_offsets(world: World) -> 
     world.learn()
     manifest = world.store.verify(4).manifest
     assert (manifest.previous, manifest.parent, manifest.parent_sha256) == (3, 1, parent.sha256)
+
+
+def test_a_version_of_an_older_release_goes_on_with_its_weights_and_its_scores_begin_anew(world: World) -> None:
+    head = world.store.read(3)
+    path = f"flights/versions/{3:020d}/{head.manifest.attempt}/{TRAINER}"
+    stored = tensors.from_bytes(world.store.storage.get(path), "here")
+    before = tensors.to_bytes({n: t for n, t in stored.items() if not n.startswith("prequential.")})
+    files = {name: entry for name, entry in head.manifest.files.items() if name != EVALUATION}
+    files[TRAINER] = FileEntry(size=len(before), sha256=sha256(before))
+    world.store.storage.put(path, before)
+    old = replace(head, manifest=msgspec.structs.replace(head.manifest, files=files))
+    loaded = lineages.load(PIPELINE, world.store, old)
+    assert loaded.state.serving.keys() == world.lineage.state.serving.keys()
+    assert loaded.total == world.lineage.total
+    assert loaded.prequential.metrics()["rows"] == 0
+    fill(world, 120)
+    world.lineage = loaded
+    world.learn()
+    manifest = world.store.verify(4).manifest
+    assert manifest.metrics["rows"] == manifest.rows.trained > 0
 
 
 def test_a_changed_contract_is_refused_with_what_to_do(world: World) -> None:

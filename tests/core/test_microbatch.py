@@ -119,9 +119,9 @@ def test_every_row_is_accounted_for_once(world: World) -> None:
 
 def test_the_first_forecasts_are_even_and_the_next_the_models(world: World) -> None:
     fill(world)
-    assert world.learn().prequential.rows[:, 6].tolist() == [0.5] * 36
+    assert world.learn().prequential.trained.rows[:, 6].tolist() == [0.5] * 36
     fill(world, 40)
-    assert 0.5 not in world.learn().prequential.rows[36:, 6]
+    assert 0.5 not in world.learn().prequential.trained.rows[36:, 6]
 
 
 def test_rejected_records_are_sent_before_the_manifest_and_the_word_after(world: World) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable
@@ -347,10 +348,35 @@ def test_the_canonical_bytes_of_a_manifest_are_what_they_always_were(tmp_path: P
     store = open_store(Settings(store=StoreSettings(url=str(tmp_path))), "flights")
     made = manifest(store, 2, parent_sha256="a" * 64, attempt="00ff", files={"w": FileEntry(size=3, sha256="b" * 64)})
     data = manifests.encode(made)
-    assert data == GOLDEN_MANIFEST
+    seal = hashlib.sha256(GOLDEN_MANIFEST).hexdigest()
+    assert data == GOLDEN_MANIFEST.replace(b'"contract"', b'"checksum":"%s","contract"' % seal.encode())
     assert json.loads(data)["next_offsets"][TOPIC] == {"0": 20, "2": 7, "10": 5}
-    assert manifests.decode(data, "test") == made
+    assert manifests.decode(data, "test") == manifests.sealed(made)
     assert manifests.encode(manifests.decode(data, "test")) == data
+
+
+def test_a_manifest_from_before_the_checksum_still_opens_and_is_read_as_it_stands(store: ModelStore) -> None:
+    fields = json.loads(manifests.encode(manifest(store, 1)))
+    del fields["checksum"]
+    old = manifests.canonical_json(fields)
+    store.storage.put("flights/versions/00000000000000000001/manifest.json", old)
+    found = store.read(1)
+    assert found.sha256 == hashlib.sha256(old).hexdigest()
+    assert found.manifest.checksum is msgspec.UNSET
+    assert commit(store, 2).manifest.parent_sha256 == found.sha256
+    head = store.head()
+    assert head is not None
+    assert head.number == 2
+
+
+def test_a_field_of_a_later_program_is_covered_by_the_checksum_and_needs_one(store: ModelStore) -> None:
+    fields = {**json.loads(manifests.encode(manifest(store, 1))), "later": 1}
+    bare = {name: value for name, value in fields.items() if name != "checksum"}
+    sealed = {**bare, "checksum": hashlib.sha256(manifests.canonical_json(bare)).hexdigest()}
+    assert manifests.decode(manifests.canonical_json(sealed), "here").version == 1
+    for wrong in (fields, bare):
+        with pytest.raises(Corrupt, match="here is not what was committed"):
+            manifests.decode(manifests.canonical_json(wrong), "here")
 
 
 def test_the_order_of_names_does_not_change_the_bytes() -> None:

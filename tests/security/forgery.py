@@ -1,5 +1,7 @@
 """Somebody who can write to the store but is not the trainer: versions whose digests are right and whose contents are not."""
 
+import hashlib
+import json
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +31,25 @@ def forge(store: ModelStore, number: int, files: Mapping[str, bytes] | None = No
     data = manifests.encode(forged)
     store.storage.put(manifest_path(store, number), data)
     return Version(forged, manifests.sha256(data))
+
+
+def resealed(fields: Mapping[str, Any]) -> bytes:
+    """A manifest of any fields with the checksum that belongs to them: whoever can write can compute it."""
+    bare = {name: value for name, value in fields.items() if name not in ("checksum", "signature")}
+    return _plain({**fields, "checksum": hashlib.sha256(_plain(bare)).hexdigest()})
+
+
+def unsealed(data: bytes) -> bytes:
+    """A manifest without its checksum, as older releases wrote them."""
+    return _plain({name: value for name, value in json.loads(data).items() if name != "checksum"})
+
+
+def _plain(fields: Mapping[str, Any]) -> bytes:
+    """Canonical, but for numbers that only Python's JSON can write."""
+    try:
+        return manifests.canonical_json(fields)
+    except (OverflowError, msgspec.MsgspecError):
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def safetensors(header: bytes | Mapping[str, Any], body: bytes = b"", *, length: int | None = None) -> bytes:

@@ -20,11 +20,10 @@ from stream_trainer.errors import Corrupt, NoVersion, UsageError
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import StoreSettings
 from stream_trainer.store import ModelStore, garbage
-from stream_trainer.store import manifest as manifests
 from stream_trainer.store.storage import LocalStorage
 from stream_trainer.store.store import WEIGHTS
 from tests.core.test_store import Unsynced
-from tests.security.forgery import forge, manifest_path
+from tests.security.forgery import forge, manifest_path, resealed
 from tests.serving.fixtures import CONTRACT, PIPELINE, Harness, commit_version, learned_state, serving
 
 STATE = learned_state()
@@ -213,7 +212,7 @@ def test_s04_a_manifest_whose_files_are_paths_is_refused(world: World, name: str
 def put_files(world: World, files: object) -> None:
     fields = json.loads(world.store.storage.get(manifest_path(world.store, 2)))
     fields["files"] = msgspec.to_builtins(files)
-    world.store.storage.put(manifest_path(world.store, 2), manifests.canonical_json(fields))
+    world.store.storage.put(manifest_path(world.store, 2), resealed(fields))
 
 
 @pytest.mark.parametrize("digest", ["../../canary/secret", "..", "", "A" * 64, "a" * 63, "a" * 64 + "\n"])

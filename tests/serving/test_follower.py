@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from httpx import ASGITransport, AsyncClient
 
 from serving.announcements import Announcement
 from stream_trainer.errors import NoVersion
+from stream_trainer.prequential import Prequential
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.manifest import Rows, Verdict
@@ -285,3 +287,24 @@ def test_in_manual_mode_nobody_serves_before_somebody_is_promoted(harness: Harne
     harness.store.set_alias("champion", Alias(version=1, reason="", by="me", at=NOW, promotion="manual"), 1)
     harness.follower.look()
     assert harness.version == 1
+
+
+def test_the_scores_of_the_version_that_answers_are_gauges_and_go_with_it(store: ModelStore) -> None:
+    scored = (
+        Prequential.fresh("binary", 1).score(torch.tensor([0.9, 0.2]), torch.tensor([1.0, 0.0]).double())[0].metrics()
+    )
+    commit_version(store, PIPELINE, STATE, metrics={**scored, "served": scored})
+    harness = Harness(store)
+    harness.follower.look()
+
+    def shown(forecast: str, forecaster: str, metric: str) -> float | None:
+        labels = {"forecast": forecast, "forecaster": forecaster, "metric": metric}
+        return harness.metrics.registry.get_sample_value("stream_trainer_serving_score", labels)
+
+    for forecast in ("trained", "served"):
+        assert shown(forecast, "model", "log_loss") == scored["log_loss"]
+        assert shown(forecast, "majority", "log_loss") == scored["majority"]["log_loss"]
+    commit_version(store, PIPELINE, OTHER, metrics={**scored, "log_loss": 0.5})
+    harness.follower.look()
+    assert shown("trained", "model", "log_loss") == 0.5
+    assert shown("served", "model", "log_loss") is None
