@@ -21,6 +21,7 @@ from serving.problems import Problem
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
+from stream_trainer.learner import answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import field_names, key_text, to_columns
 from stream_trainer.settings import ServingSettings
@@ -173,7 +174,7 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
     contract, learner = pipeline.contract, pipeline.learner
 
     def predict(served: Served, rows: Sequence[Any]) -> Tensor:
-        return learner.predict(served.state, encode(contract, to_columns(contract, "request", rows)))
+        return answer(learner, served.state, encode(contract, to_columns(contract, "request", rows)))
 
     return predict
 

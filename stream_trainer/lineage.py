@@ -15,7 +15,7 @@ from stream_trainer import offsets, reference, schema
 from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.features import encode
 from stream_trainer.gates import History
-from stream_trainer.learner import State
+from stream_trainer.learner import State, answer
 from stream_trainer.offsets import Loss, Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
@@ -220,7 +220,7 @@ def _golden(pipeline: Pipeline, lineage: Lineage) -> pa.Table:
     assert lineage.golden is not None, "a version is committed only after something was learned"  # noqa: S101
     names = [field.name for field in schema.arrow_fields(pipeline.contract, "request")]
     rows = lineage.golden.select(names)
-    outputs = pipeline.learner.predict(lineage.state, encode(pipeline.contract, _arrays(rows)))
+    outputs = answer(pipeline.learner, lineage.state, encode(pipeline.contract, _arrays(rows)))
     values = outputs.reshape(rows.num_rows, -1).tolist()
     return rows.append_column("_output", pa.array(values, pa.list_(pa.float32())))
 

@@ -1,0 +1,138 @@
+"""What a micro-batch does to the tensors of `Tabular`: in numbered steps, each a part's. Nothing here is kept between calls."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from stream_trainer.features import Standardiser
+from stream_trainer.learner import Batch, LearnReport, State
+from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged
+from stream_trainer.learners.tabular.heads import Head
+from stream_trainer.learners.tabular.model import Model, Parts, Seen
+from stream_trainer.learners.tabular.naming import joined, split
+from stream_trainer.learners.tabular.nets import Training
+from stream_trainer.learners.tabular.passes import Passes
+from stream_trainer.learners.tabular.replay import Rows
+
+_NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm=0.0, finite=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How the parts of a model learn: the model, what is done about a drift, and in what passes."""
+
+    model: Model
+    drift: Drift | None
+    passes: Passes
+
+
+def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[State, LearnReport]:
+    """The state after a micro-batch; `seen` is what the experts forecast for it with `state`."""
+    if not batch.rows:
+        return state, _NOTHING
+    model, spec, head = recipe.model, state.spec, recipe.model.head(state.spec)
+    parts, training = split(state.serving), split(state.training)
+    generator = Generator()
+    generator.set_state(state.training["rng"])
+    before = int(parts["stream"]["rows"])
+
+    # 1. What is known of columns and labels. The first block is seen by its own scale: nothing was known before.
+    label = head.update(parts.get("label", {}), batch.labels)
+    scale = Standardiser.from_tensors(parts["standardiser"], model.window).update(batch.features, robust=True).tensors()
+    codes = head.code(parts["label"] if before and label else label, batch.labels)
+    inputs = seen.inputs
+    if not before:
+        inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, ordered=True)
+
+    # 2. How the forecasts did.
+    mixture = model.mixed(spec, parts, seen.forecasts)
+    loss = float(head.losses(mixture, codes).mean())
+    judged = _judged(recipe, training, head, mixture, codes, before)
+    mixer = _mixed(recipe, state, seen.forecasts, codes, before, judged)
+
+    # 3. The experts learn.
+    rows = Rows.of(parts["recent"] | training["recent"], inputs, codes)
+    since = rows.since(judged.start, judged.keep) if judged.noticed else rows
+    report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss))
+    learning: Parts = {}
+    if model.nets:
+        net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
+        _teach(recipe, net, rows, since, judged, before + batch.rows, generator)
+        parts["nets"], learning["nets"] = net.tensors(), net.moments()
+        report = _report(net, report)
+    if model.linear:
+        own = inputs[:, model.memory.width(head.size) :]
+        weights = model.linear.learned(parts["linear"]["weights"], own, codes, head, recipe.passes.rows)
+        parts["linear"] = {"weights": weights}
+
+    # 4. What is remembered.
+    kept = since.kept(model.replay, model.memory.width(head.size))
+    learning |= {
+        "recent": {"memory": kept.pop("memory")},
+        "mixer": {"moments": mixer.pop("moments")},
+        "drift": judged.after,
+    }
+    parts |= {
+        "standardiser": scale,
+        "label": label,
+        "memory": model.memory.after(parts["memory"], head.centre(codes)),
+        "recent": kept,
+        "mixer": mixer,
+        "stream": {"rows": torch.tensor(before + batch.rows)},
+    }
+    after = State(spec=spec, serving=joined(parts), training=joined(learning) | {"rng": generator.get_state()})
+    return after, report
+
+
+def _judged(recipe: Recipe, training: Parts, head: Head, mixture: Tensor, codes: Tensor, before: int) -> Judged:
+    """Whether the world has changed; the first block, forecast by nothing, says nothing."""
+    if recipe.drift is None:
+        return NO_DRIFT
+    if not before:
+        return replace(NO_DRIFT, after=training["drift"])
+    usual = float(training["drift"]["rates"][2])
+    error = float((mixture - codes).abs().clamp(max=3.0 * usual).mean()) if head.size == 1 else 1.0
+    return recipe.drift.judged(training["drift"], head.misses(mixture, codes, usual), error, before)
+
+
+def _mixed(
+    recipe: Recipe, state: State, forecasts: Tensor, codes: Tensor, before: int, judged: Judged
+) -> dict[str, Tensor]:
+    """The mixer's tensors, `moments` included, after it has learned; after a drift all experts are alike again."""
+    model, spec = recipe.model, state.spec
+    mixer = split(state.serving)["mixer"] | split(state.training)["mixer"]
+    if not before:
+        return mixer
+    after = model.mixer.learned(
+        mixer, forecasts, codes, model.head(spec).losses(forecasts, codes), classes=model.is_of_classes(spec)
+    )
+    if judged.noticed:
+        fresh = model.mixer.fresh(model.experts, forecasts.shape[2])
+        after |= {name: fresh[name] for name in ("weights", "hedge")}
+    return after
+
+
+def _teach(
+    recipe: Recipe, net: Training, rows: Rows, since: Rows, judged: Judged, seen: int, generator: Generator
+) -> None:
+    """One pass over the block, then more over what came since a drift; then nets that were left behind copy the best."""
+    replayed, size = recipe.model.replay, recipe.passes.rows
+    for step in rows.steps(replayed, size, generator, again=False):
+        net.step(*step)
+    more = recipe.passes.over(seen) - 1
+    if recipe.drift and judged.noticed:
+        more += recipe.drift.passes
+    for _ in range(more):
+        for step in since.steps(replayed, size, generator, again=True):
+            net.step(*step)
+    if recipe.drift and judged.noticed:
+        net.copy_best(since.inputs[since.old :], since.codes[since.old :], recipe.drift.margin)
+
+
+def _report(net: Training, report: LearnReport) -> LearnReport:
+    norm = float(torch.stack(net.norms).max())
+    moved = float((net.weights - net.before).double().norm())
+    finite = report.finite and math.isfinite(norm) and math.isfinite(moved)
+    return replace(report, steps=len(net.norms), gradient_norm=norm, update_norm=moved, finite=finite)
