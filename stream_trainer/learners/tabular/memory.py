@@ -64,4 +64,8 @@ class LabelMemory:
             means.append(mean * keep**rows + (1.0 - keep) * (weights @ codes))
         block = known["block"]
         usual = torch.where(block > 0, block + (rows - block) / 16.0, float(rows))
-        return {"last": codes[-1].clone(), "means": torch.stack(means), "block": usual}
+        return {
+            "last": codes[-1].clone(),
+            "means": torch.stack(means) if means else known["means"].clone(),
+            "block": usual,
+        }
