@@ -141,7 +141,7 @@ class Standardiser:
         """Merge a batch `[rows, width]`; an empty batch changes nothing.
 
         `robust` takes numbers that are far out for less than they are (Winsor, in Tukey 1962): the first batch's beyond
-        20 interquartile ranges of the median, later ones beyond 5 standard deviations of the mean. Absurd numbers, up
+        10 interquartile ranges of the median, later ones beyond 5 standard deviations of the mean. Absurd numbers, up
         to 1 in 25, do not flatten their column, and a column that has really moved is followed within some batches.
         """
         if robust and len(rows):
@@ -177,7 +177,7 @@ class Standardiser:
             if len(rows) < _ENOUGH:
                 return rows
             low, middle, high = torch.nanquantile(rows[:_MANY], _QUARTILES, dim=0)
-            centre, reach = middle, 20.0 * (high - low)
+            centre, reach = middle, 10.0 * (high - low)
         else:
             centre, reach = self.mean, 5.0 * (self.m2 / self.count.clamp(min=1.0)).sqrt()
             reach = torch.where(self.count < _ENOUGH, torch.inf, reach)
