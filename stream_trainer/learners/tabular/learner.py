@@ -83,13 +83,12 @@ class Tabular:
     def predict(self, state: State, features: Tensor) -> Tensor:
         """See `Learner.predict`: rows in log order that directly follow what was learned."""
         with torch.no_grad():
-            seen = self._forecast(state, features)
-            return self.model.outputs(state, seen.forecasts)
+            return self.model.outputs(state, self._forecast(state, features).mixture)
 
     def answer(self, state: State, features: Tensor) -> Tensor:
         """See `learner.answer`: each row as if it were the only one, half a usual block after what was learned."""
         with torch.no_grad():
-            return self.model.outputs(state, self.model.seen(state, features, ordered=False).forecasts)
+            return self.model.outputs(state, self.model.seen(state, features, ordered=False).mixture)
 
     def learn(self, state: State, batch: Batch) -> tuple[State, LearnReport]:
         """See `Learner.learn`."""

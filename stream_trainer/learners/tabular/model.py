@@ -30,11 +30,13 @@ class Seen:
         features: a copy of what was given.
         inputs: float32 `[rows, memory + width + 1]`: label memory, scaled columns, 1.
         forecasts: `[experts, rows, size]`.
+        mixture: the forecasts as one, `[rows, size]`.
     """
 
     features: Tensor
     inputs: Tensor
     forecasts: Tensor
+    mixture: Tensor
 
     def is_of(self, features: Tensor) -> bool:
         """Whether these are the features, bit for bit: NaN equals itself."""
@@ -111,7 +113,9 @@ class Model:
         self._check(state)
         parts = split(state.serving)
         inputs = self.inputs(state.spec, parts, features, ordered=ordered)
-        return Seen(features.clone(), inputs, self.forecasts(state.spec, parts, inputs))
+        forecasts = self.forecasts(state.spec, parts, inputs)
+        mixture = self.mixer.mixed(parts["mixer"], forecasts, classes=self.is_of_classes(state.spec))
+        return Seen(features.clone(), inputs, forecasts, mixture)
 
     def is_of_classes(self, spec: FeatureSpec) -> bool:
         """Whether forecasts are log probabilities."""
@@ -142,16 +146,12 @@ class Model:
             found.append(near[None])
         return torch.cat(found)
 
-    def mixed(self, spec: FeatureSpec, parts: Parts, forecasts: Tensor) -> Tensor:
-        """The experts' forecasts as one, `[rows, size]`."""
-        return self.mixer.mixed(parts["mixer"], forecasts, classes=self.is_of_classes(spec))
-
-    def outputs(self, state: State, forecasts: Tensor) -> Tensor:
-        """The experts' forecasts as a learner's outputs; uniform before the first row was learned."""
+    def outputs(self, state: State, mixture: Tensor) -> Tensor:
+        """A mixture as a learner's outputs; uniform before the first row was learned."""
         parts = split(state.serving)
         if not int(parts["stream"]["rows"]):
-            return uniform(state.spec.task, state.spec.outputs, forecasts.shape[1])
-        return self.head(state.spec).outputs(parts.get("label", {}), self.mixed(state.spec, parts, forecasts))
+            return uniform(state.spec.task, state.spec.outputs, len(mixture))
+        return self.head(state.spec).outputs(parts.get("label", {}), mixture)
 
     def _check(self, state: State) -> None:
         expected = _kinds(self, state.spec)

@@ -7,6 +7,7 @@ are one matrix product; the backward pass is written out, which is several times
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -39,7 +40,7 @@ class Nets:
         first = torch.zeros(width, nets, hidden + size)
         first[:, :, :hidden] = torch.randn(width, nets, hidden, generator=generator) / math.sqrt(width - memory)
         first[-1, :, :hidden] = torch.rand(nets, hidden, generator=generator) * 2.0 - 1.0
-        first *= self._sees(width, memory)[:, :, None]
+        first *= self.sees(width, memory)[:, :, None]
         second = torch.randn(nets, hidden, size, generator=generator) * (0.3 / math.sqrt(hidden))
         return {"first": first, "second": second}
 
@@ -50,19 +51,22 @@ class Nets:
         hidden = layer[:, :, : self.hidden].clamp(min=0.0)
         return torch.baddbmm(layer[:, :, self.hidden :], hidden, second)
 
-    def steps(self, width: int, memory: int, size: int) -> Tensor:
-        """One over the learning rate of each weight, in the order of `Training`; infinite where a net is blind."""
-        rates = torch.tensor(self.rates)[None, :, None]
-        first = (rates * self._sees(width, memory)[:, :, None]).expand(width, len(self.rates), self.hidden + size)
-        second = rates[0, :, :, None].expand(len(self.rates), self.hidden, size)
-        return torch.cat([first.flatten(), second.flatten()]).reciprocal_()
-
-    def _sees(self, width: int, memory: int) -> Tensor:
+    def sees(self, width: int, memory: int) -> Tensor:
+        """1 where a net sees an input, else 0: `[width, nets]`."""
         sees = torch.ones(width, len(self.rates))
         for index in range(len(self.rates)):
             if self.blind and self.blind[index % len(self.blind)]:
                 sees[:memory, index] = 0.0
         return sees
+
+
+@lru_cache(maxsize=64)
+def _slowness(nets: Nets, width: int, memory: int, size: int) -> Tensor:
+    """One over the learning rate of each weight, in the order of `Training`; infinite where a net is blind."""
+    rates = torch.tensor(nets.rates)[None, :, None]
+    first = (rates * nets.sees(width, memory)[:, :, None]).expand(width, len(nets.rates), nets.hidden + size)
+    second = rates[0, :, :, None].expand(len(nets.rates), nets.hidden, size)
+    return torch.cat([first.flatten(), second.flatten()]).reciprocal_()
 
 
 def fresh_moments(net: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,7 +92,7 @@ class Training:
         self._taken = int(moments["steps"])
         self._gradient = torch.empty_like(self.weights)
         self._room = torch.empty_like(self.weights)
-        self._slowness = nets.steps(len(first), memory, head.size)
+        self._slowness = _slowness(nets, len(first), memory, head.size)
         self._first, self._second = self._views(self.weights, first, second)
         self._first_gradient, self._second_gradient = self._views(self._gradient, first, second)
         self._first_flat = self._first.view(len(first), -1)

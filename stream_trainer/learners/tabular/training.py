@@ -16,6 +16,8 @@ from stream_trainer.learners.tabular.nets import Training
 from stream_trainer.learners.tabular.passes import Passes
 from stream_trainer.learners.tabular.replay import Rows
 
+# A number is not missed by less, however good the forecasts have been: in standard deviations.
+_LEAST_ERROR = 0.01
 _NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm=0.0, finite=True)
 
 
@@ -47,9 +49,8 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
         inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, ordered=True)
 
     # 2. How the forecasts did.
-    mixture = model.mixed(spec, parts, seen.forecasts)
-    loss = float(head.losses(mixture, codes).mean())
-    judged = _judged(recipe, training, head, mixture, codes, before)
+    loss = float(head.losses(seen.mixture, codes).mean())
+    judged = _judged(recipe, training, head, seen.mixture, codes, before)
     mixer = _mixed(recipe, state, seen.forecasts, codes, before, judged)
 
     # 3. The experts learn.
@@ -92,7 +93,7 @@ def _judged(recipe: Recipe, training: Parts, head: Head, mixture: Tensor, codes:
         return NO_DRIFT
     if not before:
         return replace(NO_DRIFT, after=training["drift"])
-    usual = float(training["drift"]["rates"][2])
+    usual = max(float(training["drift"]["rates"][2]), _LEAST_ERROR)
     error = float((mixture - codes).abs().clamp(max=3.0 * usual).mean()) if head.size == 1 else 1.0
     return recipe.drift.judged(training["drift"], head.misses(mixture, codes, usual), error, before)
 
