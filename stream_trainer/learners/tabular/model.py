@@ -68,7 +68,7 @@ class Model:
     @property
     def experts(self) -> int:
         """How many forecasts are mixed."""
-        nets = len(self.nets.rates) if self.nets else 0
+        nets = self.nets.experts if self.nets else 0
         return nets + (len(self.linear.rates) if self.linear else 0) + (self.neighbours is not None)
 
     def head(self, spec: FeatureSpec) -> Head:

@@ -2,6 +2,7 @@
 
 Each is one layer of ReLU units beside a linear skip, trained with Adam (Kingma and Ba 2015). All first layers and skips
 are one matrix product; the backward pass is written out, which is several times faster than autograd at this size.
+A running mean of each net's weights forecasts too (Polyak and Juditsky 1992): steadier where little changes.
 """
 
 import math
@@ -24,15 +25,24 @@ _CLEAN_EVERY = 32
 class Nets:
     """Options. Tensors: `first [width, nets, hidden + size]` (the last `size` are the skip) and `second [nets, hidden, size]`.
 
+    With averages, `average_first` and `average_second` of the same shapes beside them.
+
     Attributes:
         rates: Adam's learning rate of each net.
         blind: whether each net goes without the label memory; given by turns.
         hidden: ReLU units of each net.
+        average: how much of each step's weights their running mean takes in; 0 for no mean.
     """
 
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     blind: tuple[bool, ...] = (False, True)
     hidden: int = 64
+    average: float = 0.01
+
+    @property
+    def experts(self) -> int:
+        """How many forecasts there are."""
+        return len(self.rates) * (2 if self.average else 1)
 
     def fresh(self, width: int, memory: int, size: int, generator: Generator) -> dict[str, Tensor]:
         """New weights for inputs of `width` columns, of which the first `memory` are the label memory's and the last is 1."""
@@ -42,11 +52,15 @@ class Nets:
         first[-1, :, :hidden] = torch.rand(nets, hidden, generator=generator) * 2.0 - 1.0
         first *= self.sees(width, memory)[:, :, None]
         second = torch.randn(nets, hidden, size, generator=generator) * (0.3 / math.sqrt(hidden))
-        return {"first": first, "second": second}
+        net = {"first": first, "second": second}
+        return net | _averages(first, second) if self.average else net
 
     def outputs(self, net: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """Raw outputs `[nets, rows, size]` for inputs `[rows, width]`."""
+        """Raw outputs `[experts, rows, size]` for inputs `[rows, width]`: the nets', then those of their averages."""
         first, second = net["first"], net["second"]
+        if self.average:
+            first = torch.cat([first, net["average_first"]], 1)
+            second = torch.cat([second, net["average_second"]])
         layer = (rows @ first.flatten(1)).view(len(rows), *first.shape[1:]).transpose(0, 1)
         hidden = layer[:, :, : self.hidden].clamp(min=0.0)
         return torch.baddbmm(layer[:, :, self.hidden :], hidden, second)
@@ -69,6 +83,10 @@ def _slowness(nets: Nets, width: int, memory: int, size: int) -> Tensor:
     return torch.cat([first.flatten(), second.flatten()]).reciprocal_()
 
 
+def _averages(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    return {"average_first": first.clone(), "average_second": second.clone()}
+
+
 def fresh_moments(net: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Adam's state before the first step: `moments [2, weights]` and `steps []`."""
     weights = net["first"].numel() + net["second"].numel()
@@ -88,6 +106,9 @@ class Training:
         self._at = first.numel()
         self.before = torch.cat([first.flatten(), second.flatten()])
         self.weights = self.before.clone()
+        self._average: Tensor | None = None
+        if nets.average:
+            self._average = torch.cat([net["average_first"].flatten(), net["average_second"].flatten()])
         self._moments = moments["moments"].clone()
         self._taken = int(moments["steps"])
         self._gradient = torch.empty_like(self.weights)
@@ -114,6 +135,8 @@ class Training:
         torch.mm(rows.T, layer.view(len(rows), -1), out=self._first_gradient_flat)
         self.norms.append(torch.linalg.vector_norm(self._gradient))
         self._adam()
+        if self._average is not None:
+            self._average.lerp_(self.weights, max(self._nets.average, 1.0 / self._taken))
 
     def _adam(self) -> None:
         self._taken += 1
@@ -130,8 +153,11 @@ class Training:
         self._moments.masked_fill_(self._moments.abs() < _NOTHING, 0.0)
 
     def copy_best(self, rows: Tensor, codes: Tensor, margin: float) -> None:
-        """Nets whose mean loss on these rows is `margin` above the best's take over its weights and moments."""
-        forecasts = self._head.forecast(self._nets.outputs({"first": self._first, "second": self._second}, rows))
+        """Nets whose mean loss on these rows is `margin` above the best's take over its weights and moments.
+
+        The running means begin anew.
+        """
+        forecasts = self._head.forecast(self._nets.outputs(self.tensors(), rows))[: len(self._nets.rates)]
         losses = self._head.losses(forecasts, codes).mean(1)
         best = int(losses.argmin())
         behind = (losses > losses[best] + margin).nonzero().flatten()
@@ -139,10 +165,16 @@ class Training:
             first, second = self._views(block, self._first, self._second)
             first[:, behind] = first[:, best : best + 1].clone()
             second[behind] = second[best].clone()
+        if self._average is not None:
+            self._average.copy_(self.weights)
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights as they are now; they share no memory with what goes on being trained."""
-        return {"first": self._first.clone(), "second": self._second.clone()}
+        net = {"first": self._first.clone(), "second": self._second.clone()}
+        if self._average is None:
+            return net
+        first, second = self._views(self._average, self._first, self._second)
+        return net | _averages(first, second)
 
     def moments(self) -> dict[str, Tensor]:
         """Adam's state as it is now."""

@@ -6,7 +6,8 @@ from torch.nn import functional
 from stream_trainer.learners.tabular.heads import Classes, Head, Number
 from stream_trainer.learners.tabular.nets import Nets, Training, fresh_moments
 
-NETS = Nets(rates=(1e-2, 3e-2), blind=(False, True), hidden=5)
+NETS = Nets(rates=(1e-2, 3e-2), blind=(False, True), hidden=5, average=0.0)
+AVERAGED = Nets(rates=(1e-2, 3e-2), hidden=5, average=0.1)
 WIDTH, MEMORY = 6, 2
 
 
@@ -106,3 +107,21 @@ def test_nets_that_were_left_behind_copy_the_best() -> None:
     first, second = training.tensors().values()
     assert torch.equal(first[:, 0], first[:, 1])
     assert torch.equal(second[0], second[1])
+
+
+def test_averages_are_running_means_of_the_weights() -> None:
+    head = Classes(2, binary=True)
+    _, rows, codes = example(head)
+    net = AVERAGED.fresh(WIDTH, MEMORY, 2, generator())
+    training = Training(AVERAGED, net, fresh_moments(net), head, MEMORY)
+    expected = torch.zeros_like(net["second"])
+    for taken in range(1, 31):
+        training.step(rows, codes)
+        expected = expected.lerp(training.tensors()["second"], max(0.1, 1 / taken))
+    after = training.tensors()
+    assert torch.allclose(after["average_second"], expected, atol=1e-6)
+    mean = {"first": after["average_first"], "second": after["average_second"]}
+    assert torch.allclose(AVERAGED.outputs(after, rows)[2:], NETS.outputs(mean, rows), atol=1e-6)
+    assert torch.allclose(AVERAGED.outputs(after, rows)[:2], NETS.outputs(after, rows), atol=1e-6)
+    training.copy_best(rows, codes, margin=1e9)
+    assert torch.equal(training.tensors()["average_first"], training.tensors()["first"])
