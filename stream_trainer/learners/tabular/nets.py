@@ -37,7 +37,7 @@ class Nets:
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     blind: tuple[bool, ...] = (False, True)
     hidden: int = 64
-    average: float = 0.01
+    average: float = 0.03
 
     @property
     def experts(self) -> int:
