@@ -97,12 +97,13 @@ class _LogMixture:
         self.moments: Floats = mixer["moments"].numpy().copy()
 
     def step(self, forecasts: Floats, codes: Floats, rate: float, *, classes: bool) -> None:
-        outputs: Any = np.einsum("e,erc->rc", self.weights, forecasts) + self.bias
+        flat = forecasts.reshape(len(forecasts), -1)
+        outputs: Any = (self.weights @ flat).reshape(codes.shape) + self.bias
         if classes:
             outputs = np.exp(outputs - outputs.max(1, keepdims=True))
             outputs /= outputs.sum(1, keepdims=True)
         error = (outputs - codes) / np.float32(len(codes))
-        gradient = np.einsum("erc,rc->e", forecasts, error)
+        gradient = flat @ error.ravel()
         mean, square = self.moments
         mean += np.float32(0.1) * (gradient - mean)
         square += np.float32(0.01) * (gradient * gradient - square)
