@@ -15,7 +15,7 @@ class Passes:
     """
 
     rows: int = 16
-    count: int = 2
+    count: int = 1
     most: int = 6
     young: int = 1_500
 

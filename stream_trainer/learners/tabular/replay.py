@@ -20,7 +20,7 @@ class Replay:
     """
 
     kept: int = 1_000
-    drawn: int = 16
+    drawn: int = 32
 
     def fresh(self, width: int, memory: int, size: int) -> dict[str, Tensor]:
         """Before the first row."""
