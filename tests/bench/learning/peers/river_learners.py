@@ -14,14 +14,14 @@ _TREES = 10
 
 
 class Trees:
-    """One that takes texts as nominal values."""
+    """One that takes rows as they are."""
 
     def __init__(self, stream: Stream, model: Any) -> None:
         self.stream = stream
         self.model = model
 
     def take(self, x: Floats) -> list[r.Row]:
-        return r.nominal(self.stream, x)
+        return r.plain(self.stream, x)
 
     def predict(self, rows: list[r.Row]) -> Forecast:
         ask = self.model.predict_one if self.stream.task == "regression" else self.model.predict_proba_one

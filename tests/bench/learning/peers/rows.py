@@ -1,7 +1,8 @@
 """Rows as River takes them: a dictionary each. A missing number is left out; a missing category too.
 
-Trees are given categories as texts, which they split as nominal values. Linear learners and nets are given one
-0/1 feature for each word, and numbers scaled by River's running mean and variance.
+Trees are given a category as its code, a number, as River's own generators give it: from texts, split as nominal values,
+they learned worse (HAT on STAGGER 83 % instead of 93 %, ARF on Agrawal 78 % instead of 87 %). Linear learners and nets
+are given one 0/1 feature for each word, and numbers scaled by River's running mean and variance.
 """
 
 from typing import Any
@@ -9,28 +10,22 @@ from typing import Any
 import numpy as np
 
 from tests.bench.learning.scores import Forecast
-from tests.bench.learning.stream import Column, Floats, Stream
+from tests.bench.learning.stream import Floats, Stream
 
 Row = dict[str, Any]
 
 
-def nominal(stream: Stream, x: Floats) -> list[Row]:
+def plain(stream: Stream, x: Floats) -> list[Row]:
     """For trees."""
-    return [_nominal(stream.columns, values) for values in x.tolist()]
-
-
-def _nominal(columns: tuple[Column, ...], values: list[float]) -> Row:
-    return {
-        c.name: v if c.words is None else c.words[int(v)]
-        for c, v in zip(columns, values, strict=True)
-        if v == v  # noqa: PLR0124 - NaN is the one value unequal to itself
-    }
+    names = [column.name for column in stream.columns]
+    return [{name: v for name, v in zip(names, values, strict=True) if v == v} for values in x.tolist()]  # noqa: PLR0124 - NaN alone is unequal to itself
 
 
 def numbers(stream: Stream, x: Floats) -> list[Row]:
     """What a scaler sees."""
-    plain = [(at, c.name) for at, c in enumerate(stream.columns) if c.words is None]
-    return [{name: values[at] for at, name in plain if values[at] == values[at]} for values in x.tolist()]  # noqa: PLR0124
+    wanted = [at for at, column in enumerate(stream.columns) if column.words is None]
+    names = [stream.columns[at].name for at in wanted]
+    return [{name: v for name, v in zip(names, values, strict=True) if v == v} for values in x[:, wanted].tolist()]  # noqa: PLR0124
 
 
 def indicators(stream: Stream, x: Floats, *, dense: bool) -> list[Row]:
@@ -62,5 +57,6 @@ def forecast(stream: Stream, answers: list[Any]) -> Forecast:
     values = np.zeros((len(answers), stream.outputs))
     for row, shares in enumerate(answers):
         for name, share in shares.items():
-            values[row, int(name)] = share
+            if not isinstance(name, str):  # deep-river's name for a class that it has not seen
+                values[row, int(name)] = share
     return Forecast(values=values)
