@@ -59,17 +59,17 @@ class Results:
             return None
         ours, theirs = (self._sums(stream, who, size, measure) for who in (one, other))
         if self.heads[stream].real:  # the same rows for all seeds
-            sums = (ours.mean(0) - theirs.mean(0))[None]
+            sums = (np.mean([*ours.values()], axis=0) - np.mean([*theirs.values()], axis=0))[None]
         else:
-            sums = ours - theirs
+            both = sorted(ours.keys() & theirs.keys())
+            sums = np.array([ours[seed] - theirs[seed] for seed in both])
         rows = next(iter(self.cells[stream, one, size].values())).rows
         counts = np.full(sums.shape[1], float(CHUNK))
         counts[-1] = rows - CHUNK * (len(counts) - 1)
         return intervals.paired(sums, counts, max(-(-size // CHUNK), LEAST_CHUNKS))
 
-    def _sums(self, stream: str, learner: str, size: int, measure: Measure) -> Floats:
-        cells = self.cells[stream, learner, size]
-        return np.array([getattr(cells[seed], measure) for seed in sorted(cells)])
+    def _sums(self, stream: str, learner: str, size: int, measure: Measure) -> dict[int, Floats]:
+        return {seed: np.array(getattr(cell, measure)) for seed, cell in self.cells[stream, learner, size].items()}
 
     def mean_ranks(self, size: int, measure: Measure, streams: Sequence[str]) -> dict[str, float]:
         """Over streams that every learner can learn from; who did not finish is last there."""
