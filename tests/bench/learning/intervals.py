@@ -1,8 +1,8 @@
-"""How sure a difference is: circular block bootstrap of paired differences (Politis and Romano 1992).
+"""How sure a difference is: block bootstrap of paired differences over stretches of time (Carlstein 1986).
 
-Whole stretches of time are drawn, so that what one stale version did to its block stays together. Few stretches give
-too narrow a percentile interval; it is widened by Student's t over the normal quantile and by sqrt(k / (k - 1)) for k
-stretches.
+Stretches do not overlap and begin where blocks begin: what one stale version did to its block stays together. (Circular
+blocks cut it in two, and their interval covered 82 % instead of 95 %.) Few stretches give too narrow a percentile
+interval; it is widened by Student's t over the normal quantile and by sqrt(k / (k - 1)) for k stretches.
 """
 
 import math
@@ -43,18 +43,16 @@ def paired(sums: Floats, rows: Floats, stretch: int, seed: int = 0) -> Interval:
         stretch: so many chunks are drawn together.
         seed: of the draws.
     """
-    series, chunks = sums.shape
-    mean = float(sums.sum() / (rows.sum() * series))
-    stretch = min(stretch, chunks)
-    pieces = -(-chunks // stretch)
-    if pieces * series < LEAST_STRETCHES:
+    starts = np.arange(0, sums.shape[1], stretch)
+    parts = np.add.reduceat(sums, starts, axis=1).ravel()
+    weights = np.tile(np.add.reduceat(rows, starts), sums.shape[0])
+    mean = float(parts.sum() / weights.sum())
+    if len(parts) < LEAST_STRETCHES:
         return Interval(mean=mean, low=-math.inf, high=math.inf)
-    rng = np.random.default_rng(seed)
-    starts = rng.integers(chunks, size=(REPLICATES, series, pieces, 1))
-    places = ((starts + np.arange(stretch)) % chunks).reshape(REPLICATES, series, -1)[:, :, :chunks]
-    drawn = np.take_along_axis(sums[None], places, axis=2).sum((1, 2)) / rows[places].sum((1, 2))
+    places = np.random.default_rng(seed).integers(len(parts), size=(REPLICATES, len(parts)))
+    drawn = parts[places].sum(1) / weights[places].sum(1)
     low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    wider = _widening(pieces * series)
+    wider = _widening(len(parts))
     return Interval(mean=mean, low=float(mean + wider * (low - mean)), high=float(mean + wider * (high - mean)))
 
 

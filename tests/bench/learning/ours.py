@@ -7,7 +7,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Feature, Label, Numeric, NumericLabel
+from stream_trainer.contract import (
+    BinaryLabel,
+    Categorical,
+    ClassLabel,
+    Contract,
+    Feature,
+    Label,
+    Numeric,
+    NumericLabel,
+)
 from stream_trainer.features import encode
 from stream_trainer.learner import Batch
 from stream_trainer.pipeline import Pipeline

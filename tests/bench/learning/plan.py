@@ -84,7 +84,12 @@ def slots(
                 rows = min(stream.rows, single) if size == 1 else stream.rows
                 if rows < 2 * size:
                     continue
-                key = hashlib.sha256(f"{digest} {code} {size} {own} {rows}".encode()).hexdigest()[:16]
-                path = cells / name / f"{contestant.name}-{size}-{own}-{key}.json"
+                file = f"{contestant.name}-{size}-{own}-{key(digest, code, size, own, rows)}.json"
+                path = cells / name / file
                 found[path] = Slot(stream=name, contestant=contestant, size=size, seed=own, rows=rows, path=path)
     return list(found.values())
+
+
+def key(*parts: object) -> str:
+    """What a cell's name ends in: another stream, code, block size, seed or length is another cell."""
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

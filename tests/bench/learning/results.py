@@ -16,7 +16,7 @@ from tests.bench.learning.scores import CHUNK
 from tests.bench.learning.stream import Floats, Stream
 
 Measure = Literal["first", "second"]
-LEAST_CHUNKS = 2  # of a drawn stretch of time
+LEAST_CHUNKS = 4  # of a drawn stretch of time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ The first 5/7 of a stream are learned, as one pass of micro-batches. The rest is
 the weights that serve, then learned, then the weights that serve are replaced. `FROZEN`: they never are.
 """
 
+import itertools
 import sys
 import time
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ def run(forecaster: Forecaster[ours.Columns], stream: Stream, shards: int, *, cl
     _learn(forecaster, stream, 0, first)
     bounds = np.linspace(first, stream.rows, max(shards, 1) + 1).astype(int).tolist()
     found: list[Scores] = []
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in itertools.pairwise(bounds):
         forecast = forecaster.predict(forecaster.take(stream.x[start:stop]))
         found.append(scores.score(stream.task, forecast, stream.y[start:stop]))
         if shards != FROZEN:

@@ -112,7 +112,9 @@ def differences(results: Results, size: int, measure: Measure) -> str:
     """Every paired difference with its interval, ours less theirs; accuracy in points."""
     others = [who for who in results.learners if who != OURS]
     names = list(results.streams(size))
-    return table(("stream", *others), [[n, *(_difference(results, n, w, size, measure) for w in others)] for n in names])
+    return table(
+        ("stream", *others), [[n, *(_difference(results, n, w, size, measure) for w in others)] for n in names]
+    )
 
 
 def _difference(results: Results, stream: str, other: str, size: int, measure: Measure) -> str:
@@ -147,11 +149,12 @@ def speed(results: Results) -> str:
 def rare(results: Results, below: float = 0.05) -> str:
     """Area under the ROC curve of streams with a rare class, where accuracy says little; empty without one."""
     names = [n for n, head in results.heads.items() if head.classes == 2 and head.rarest < below]
-    rows = []
-    for name in names:
-        for size in results.sizes:
-            if any((name, who, size) in results.cells for who in results.learners):
-                rows.append([name, f"{size:,}", *(_auc(results, name, who, size) for who in results.learners)])
+    rows = [
+        [name, f"{size:,}", *(_auc(results, name, who, size) for who in results.learners)]
+        for name in names
+        for size in results.sizes
+        if any((name, who, size) in results.cells for who in results.learners)
+    ]
     return table(("stream", "M", *results.learners), rows) if rows else ""
 
 

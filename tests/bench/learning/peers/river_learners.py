@@ -67,7 +67,9 @@ class Scaled:
 
 def build(name: str, stream: Stream, seed: int) -> Trees | Scaled:
     """A fresh learner; `seed` for the ones that draw numbers."""
-    return Scaled(stream, _linear(name, stream)) if name in ("LR", "ALMA") else Trees(stream, _trees(name, stream, seed))
+    return (
+        Scaled(stream, _linear(name, stream)) if name in ("LR", "ALMA") else Trees(stream, _trees(name, stream, seed))
+    )
 
 
 def _linear(name: str, stream: Stream) -> Any:
