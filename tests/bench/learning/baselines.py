@@ -62,7 +62,7 @@ class NoChange:
 
 
 def build(name: str, stream: Stream, seed: int) -> Forecaster[int]:
-    return {"no-change": NoChange, "majority": Majority}[name](stream)
+    return NoChange(stream) if name == "no-change" else Majority(stream)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def prepare(
 ) -> Mapping[tuple[str, int], Path]:
     """Files by stream and seed; a real stream's is the same for all seeds."""
     files: dict[tuple[str, int], Path] = {}
-    wishes = []
+    wishes: list[dict[str, str | int]] = []
     for source in wanted:
         rows = lengths.generated if source.generated else lengths.real
         for seed in seeds:

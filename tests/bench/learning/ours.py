@@ -31,7 +31,7 @@ Columns = Mapping[str, pa.Array]
 
 def pipeline_of(stream: Stream, seed: int) -> Pipeline:
     """What a user would write for such a stream."""
-    missing = np.isnan(stream.x).any(0)
+    missing = np.any(np.isnan(stream.x), axis=0)
     features = [_feature(column, optional=bool(gaps)) for column, gaps in zip(stream.columns, missing, strict=True)]
     contract = Contract(features=features, label=_label(stream), key="example_key", event_time="example_time")
     return Pipeline(name="bench", contract=contract, seed=seed)

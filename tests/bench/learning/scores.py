@@ -61,7 +61,7 @@ def score(task: Task, forecast: Forecast, y: Floats) -> Scores:
     """A block's rows, each by itself."""
     if task == "regression":
         return _numbers(forecast.values, y)
-    finite = np.isfinite(forecast.values).all(1) & (forecast.values >= 0.0).all(1)
+    finite = np.all(np.isfinite(forecast.values) & (forecast.values >= 0.0), axis=1)
     shares = clipped(np.where(finite[:, None], forecast.values, 0.0))
     truth = y.astype(np.int64)
     classes = shares.argmax(1) if forecast.classes is None else forecast.classes

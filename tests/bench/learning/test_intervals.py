@@ -44,7 +44,7 @@ def test_too_few_stretches_give_no_interval() -> None:
 
 def test_the_last_chunk_weighs_as_many_rows_as_it_has() -> None:
     one = intervals.paired(np.array([[10.0, 10.0, 10.0, 1.0]]), np.array([10.0, 10.0, 10.0, 1.0]), 1)
-    assert (one.mean, one.low, one.high) == (1.0, pytest.approx(1.0), pytest.approx(1.0))
+    assert [one.mean, one.low, one.high] == pytest.approx([1.0, 1.0, 1.0])
 
 
 def test_verdicts_follow_the_direction() -> None:

@@ -98,7 +98,7 @@ def make(name: str, rows: int, seed: int) -> Stream:
     return Stream(
         name=name,
         origin=origin,  # type: ignore[arg-type]
-        task=task,  # type: ignore[arg-type]
+        task=task,
         columns=tuple(columns),
         classes=classes,
         x=np.column_stack(arrays),
