@@ -88,7 +88,7 @@ def _ranks(results: Results) -> str:
     text = "## Mean ranks\n\nAccuracy / log loss, 1 is best (numbers: MAE / RMSE); ties share, who did not finish is last.\n\n"
     text += tables.ranks(results)
     if OURS in results.learners and len(results.learners) > 1:
-        text += f"\n\nWins / ties / losses of {OURS} over all streams:\n\n{tables.verdicts(results)}"
+        text += f"\n\nWins / ties / losses of {OURS} over the streams that are long enough for an interval:\n\n{tables.verdicts(results)}"
     return text
 
 

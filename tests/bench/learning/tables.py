@@ -102,8 +102,8 @@ def _count(results: Results, other: str, size: int, measure: Measure) -> str:
 
 def _judged(results: Results, stream: str, other: str, size: int, measure: Measure) -> tuple[Interval | None, str]:
     interval = results.difference(stream, OURS, other, size, measure)
-    if interval is None:
-        return None, ""
+    if interval is None or not np.isfinite(interval.low):
+        return interval, ""
     higher = measure == "first" and not results.heads[stream].numeric
     return interval, interval.verdict(higher_is_better=higher)
 
