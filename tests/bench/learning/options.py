@@ -16,7 +16,7 @@ _QUICK = Lengths(real=3_072, generated=3_072, single=512)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`streams` and `learners` None: all. `limit`: seconds for one learner's pass over a stream."""
+    """`streams` and `learners` None: all. `limit`: CPU seconds for one learner's pass over a stream."""
 
     data: Path | None
     streams: tuple[str, ...] | None
@@ -41,8 +41,8 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--learners", type=_words, help=", ".join(c.name for c in contestants.ALL))
     parser.add_argument("--sizes", type=_numbers, help="rows of a block")
     parser.add_argument("--seeds", type=_numbers)
-    parser.add_argument("--limit", type=float, help="seconds for one learner's pass over a stream")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time; more disturb the seconds")
+    parser.add_argument("--limit", type=float, help="CPU seconds for one learner's pass over a stream")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--report", type=Path, help="a Markdown file whose sections are rewritten, plots beside it")
     flags = parser.parse_args(argv)
     known = {c.name for c in contestants.ALL}

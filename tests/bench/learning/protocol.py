@@ -103,7 +103,7 @@ def run(
         forecaster: fresh.
         stream: what there is.
         lengths: from each block size to how many rows are forecast; several only for who learns row by row.
-        clock: seconds.
+        clock: CPU seconds.
         limit: it is stopped between two blocks after so many seconds.
     """
     tallies = [_Tally(size=size, rows=rows) for size, rows in lengths.items()]

@@ -69,5 +69,5 @@ def main(path: str, build: Build) -> None:
     passes = [dict(job.lengths)] if job.shared else [{size: rows} for size, rows in job.lengths.items()]
     for lengths in passes:
         forecaster = build(job.learner, stream, job.seed)
-        for cell in protocol.run(forecaster, stream, lengths, clock=time.perf_counter, limit=job.limit):
+        for cell in protocol.run(forecaster, stream, lengths, clock=time.process_time, limit=job.limit):
             write(job.cells[cell.size], cell)
