@@ -9,5 +9,6 @@ from stream_trainer.learners.tabular.neighbours import Neighbours
 from stream_trainer.learners.tabular.nets import Nets
 from stream_trainer.learners.tabular.passes import Passes
 from stream_trainer.learners.tabular.replay import Replay
+from stream_trainer.learners.tabular.trial import Trial
 
-__all__ = ["Drift", "LabelMemory", "Linear", "Mixer", "Neighbours", "Nets", "Passes", "Replay", "Tabular"]
+__all__ = ["Drift", "LabelMemory", "Linear", "Mixer", "Neighbours", "Nets", "Passes", "Replay", "Tabular", "Trial"]

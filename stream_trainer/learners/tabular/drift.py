@@ -6,15 +6,17 @@ et al. (2004). What to do about it is the learner's: forget what came before, le
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from stream_trainer.learners.tabular.trial import Trial
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """Options. Tensor: `rates [3]`, the fast and the slow rate of misses and the usual error of a number.
+    """Options. Tensor: `rates [4]`, the fast and the slow rate of misses, the usual error of a number, rows since an alarm.
 
     Attributes:
         threshold: how many deviations above the slow rate are a drift.
@@ -23,39 +25,47 @@ class Drift:
         warm_up: rows before the first drift can be noticed.
         passes: how many more passes are made over the rows since the drift.
         margin: nets whose loss is so far above the best's then take over its weights.
+        trial: what a response has to show before it is made; None makes it at every alarm.
     """
 
-    threshold: float = 8.0
+    threshold: float = 5.0
     fast_rows: int = 128
     slow_rows: int = 2_000
     warm_up: int = 1_000
     passes: int = 4
     margin: float = 0.03
+    trial: Trial | None = field(default_factory=Trial)
 
     def fresh(self) -> dict[str, Tensor]:
         """Before the first row."""
-        return {"rates": torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)}
+        return {"rates": torch.tensor([0.5, 0.5, 1.0, 1e9], dtype=torch.float64)}
 
-    def judged(self, drift: Mapping[str, Tensor], misses: Tensor, error: float, seen: int) -> "Judged":
-        """What a block's misses `[rows]` and mean absolute error mean, after `seen` rows before it."""
-        fast, slow, usual = drift["rates"].tolist()
+    def judged(self, drift: Mapping[str, Tensor], misses: Tensor, counts: Tensor, error: float, seen: int) -> "Judged":
+        """What a block means after `seen` rows before it: misses `[rows]`, what each counts `[rows]`, mean absolute error."""
+        fast, slow, usual, quiet = drift["rates"].tolist()
         rows = len(misses)
         memory = max(rows, self.fast_rows)
-        rate = float(misses.mean())
+        rate = float((misses * counts).sum() / counts.sum())
         fast += (rate - fast) * rows / memory
+        quiet += rows
         likely = min(0.5, max(0.02, slow))
-        noticed = seen > self.warm_up and fast > slow + self.threshold * math.sqrt(likely * (1.0 - likely) / memory)
+        above = fast > slow + self.threshold * math.sqrt(likely * (1.0 - likely) / memory)
+        noticed = above and seen > self.warm_up and quiet >= memory
         start, keep = 0, 0
         if noticed:
-            start = _start(misses - min(0.5, slow + 0.15))
+            start = _start((misses - min(0.5, slow + 0.15)) * counts)
             keep = max(0, memory - rows) if start == 0 else 0
-            slow = fast
-        weight = max(rows / self.slow_rows, min(1.0, rows / max(seen, rows)))
-        weight = min(1.0, weight)
-        rates = torch.tensor(
-            [fast, slow + (rate - slow) * weight, usual + (error - usual) * weight], dtype=torch.float64
+            quiet = 0
+        weight = min(1.0, max(rows / self.slow_rows, rows / max(seen, rows)))
+        usual += (error - usual) * weight
+
+        def rates(before: float) -> dict[str, Tensor]:
+            known = [fast, before + (rate - before) * weight, usual, quiet]
+            return {"rates": torch.tensor(known, dtype=torch.float64)}
+
+        return Judged(
+            noticed=noticed, start=start, keep=keep, after=rates(fast if noticed else slow), denied=rates(slow)
         )
-        return Judged(noticed=noticed, start=start, keep=keep, after={"rates": rates})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +76,21 @@ class Judged:
         start: the block's first row after it.
         keep: how many of the newest rows from before the block belong to the time after it.
         after: the detector's tensors after the block.
+        denied: the same if a drift that was noticed turns out to be none.
     """
 
     noticed: bool
     start: int
     keep: int
     after: dict[str, Tensor]
+    denied: dict[str, Tensor]
+
+    def none(self) -> "Judged":
+        """No drift after all."""
+        return replace(self, noticed=False, after=self.denied)
 
 
-NO_DRIFT = Judged(noticed=False, start=0, keep=0, after={})
+NO_DRIFT = Judged(noticed=False, start=0, keep=0, after={}, denied={})
 
 
 def _start(excess: Tensor) -> int:

@@ -93,6 +93,7 @@ class Tabular:
     def learn(self, state: State, batch: Batch) -> tuple[State, LearnReport]:
         """See `Learner.learn`."""
         with torch.no_grad():
+            batch = _counting(batch)
             seen = self._forecast(state, batch.features)
             return learned(self.recipe, state, batch, seen)
 
@@ -123,6 +124,14 @@ class Tabular:
         seen = self.model.seen(state, features, ordered=True)
         self._last[state] = seen
         return seen
+
+
+def _counting(batch: Batch) -> Batch:
+    """Without the rows of weight 0: they change nothing."""
+    if batch.weights is None or bool((batch.weights > 0).all()):
+        return batch
+    which = batch.weights > 0
+    return Batch(features=batch.features[which], labels=batch.labels[which], weights=batch.weights[which])
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

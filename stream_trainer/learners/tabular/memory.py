@@ -53,15 +53,14 @@ class LabelMemory:
         """The ages of rows without an order: the middle of the usual block for each."""
         return ((known["block"] + 1.0) / 2.0).clamp(min=1.0).expand(rows)
 
-    def after(self, known: Mapping[str, Tensor], codes: Tensor) -> dict[str, Tensor]:
-        """After some more labels, centred codes `[rows, size]` in log order; at least one."""
+    def after(self, known: Mapping[str, Tensor], codes: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """After some more labels, centred codes `[rows, size]` in log order; at least one. A label of weight 2 is as two."""
         rows = len(codes)
-        since = torch.arange(rows - 1, -1, -1, dtype=torch.float32)
+        after = weights.flip(0).cumsum(0).flip(0)
         means = []
         for mean, half in zip(known["means"], self.half_lives, strict=True):
-            keep = math.exp2(-1.0 / half)
-            weights = torch.exp2(-since / half)
-            means.append(mean * keep**rows + (1.0 - keep) * (weights @ codes))
+            shares = torch.exp2((weights - after) / half) * -torch.expm1(weights * (-math.log(2.0) / half))
+            means.append(mean * torch.exp2(-after[0] / half) + shares @ codes)
         block = known["block"]
         usual = torch.where(block > 0, block + (rows - block) / 16.0, float(rows))
         return {

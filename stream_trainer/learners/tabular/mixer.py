@@ -63,19 +63,21 @@ class Mixer:
         forecasts: Tensor,
         codes: Tensor,
         losses: Tensor,
+        counts: Tensor,
         *,
         classes: bool,
     ) -> dict[str, Tensor]:
-        """All tensors after rows in log order: the experts' forecasts `[experts, rows, size]` and losses `[experts, rows]`.
+        """All tensors after rows in log order, of which each counts `counts [rows]`.
 
-        The forecasts must have been made before any of the rows was learned.
+        The experts' forecasts `[experts, rows, size]` must have been made before any of the rows was learned; `losses` is
+        `[experts, rows]`.
         """
         mixture = _LogMixture(mixer)
-        given, truth = forecasts.numpy(), codes.numpy()
+        given, truth, weights = forecasts.numpy(), codes.numpy(), counts.numpy()
         for start in range(0, len(truth), self.rows):
             piece = slice(start, start + self.rows)
-            mixture.step(given[:, piece], truth[piece], self.rate, classes=classes)
-        hedge = self._hedged(mixer["hedge"].numpy(), losses.numpy())
+            mixture.step(given[:, piece], truth[piece], weights[piece], self.rate, classes=classes)
+        hedge = self._hedged(mixer["hedge"].numpy(), (losses * counts).numpy())
         after = {"weights": mixture.weights, "bias": mixture.bias, "moments": mixture.moments, "hedge": hedge}
         return {name: torch.from_numpy(array) for name, array in after.items()}
 
@@ -96,13 +98,13 @@ class _LogMixture:
         self.bias: Floats = mixer["bias"].numpy().copy()
         self.moments: Floats = mixer["moments"].numpy().copy()
 
-    def step(self, forecasts: Floats, codes: Floats, rate: float, *, classes: bool) -> None:
+    def step(self, forecasts: Floats, codes: Floats, counts: Floats, rate: float, *, classes: bool) -> None:
         flat = forecasts.reshape(len(forecasts), -1)
         outputs: Any = (self.weights @ flat).reshape(codes.shape) + self.bias
         if classes:
             outputs = np.exp(outputs - outputs.max(1, keepdims=True))
             outputs /= outputs.sum(1, keepdims=True)
-        error = (outputs - codes) / np.float32(len(codes))
+        error = (outputs - codes) * (counts / np.float32(len(codes)))[:, None]
         gradient = flat @ error.ravel()
         mean, square = self.moments
         mean += np.float32(0.1) * (gradient - mean)

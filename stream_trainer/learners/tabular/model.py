@@ -20,6 +20,7 @@ from stream_trainer.learners.tabular.replay import Replay
 from stream_trainer.prequential import uniform
 
 Parts = dict[str, dict[str, Tensor]]
+_KEPT = ("recent.rows", "recent.codes", "recent.weights")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,8 +142,8 @@ class Model:
             found.append(head.forecast(self.linear.outputs(parts["linear"]["weights"], own)))
         if self.neighbours:
             recent = parts["recent"]
-            rows, codes, classes = recent["rows"], recent["codes"], self.is_of_classes(spec)
-            near = self.neighbours.forecast(rows, codes, own[:, :-1], classes=classes)
+            kept = (recent["rows"], recent["codes"], recent["weights"])
+            near = self.neighbours.forecast(*kept, own[:, :-1], classes=self.is_of_classes(spec))
             found.append(near[None])
         return torch.cat(found)
 
@@ -156,11 +157,11 @@ class Model:
     def _check(self, state: State) -> None:
         expected = _kinds(self, state.spec)
         found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.serving.items()}
-        for name in ("recent.rows", "recent.codes"):
-            if name in found and len(state.serving[name].shape) == 2:
+        for name in _KEPT:
+            if name in found and state.serving[name].dim() == len(expected[name][1]):
                 dtype, shape = found[name]
                 found[name] = dtype, (0, *shape[1:])
-        if found != expected or len(state.serving["recent.rows"]) != len(state.serving["recent.codes"]):
+        if found != expected or len({len(state.serving[name]) for name in _KEPT}) != 1:
             wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
             raise ValueError(
                 f"the stored tensors do not fit the pipeline's learner: {wrong or 'recent rows'}; was the learner changed?"

@@ -25,12 +25,12 @@ class Neighbours:
     rows: int = 1_000
     prior: float = 0.08
 
-    def forecast(self, rows: Tensor, codes: Tensor, wanted: Tensor, *, classes: bool) -> Tensor:
-        """Forecasts `[wanted, size]` for scaled rows, of kept rows `[n, width]` and their coded labels `[n, size]`.
+    def forecast(self, rows: Tensor, codes: Tensor, counts: Tensor, wanted: Tensor, *, classes: bool) -> Tensor:
+        """Forecasts `[wanted, size]` for scaled rows, of kept rows `[n, width]`, their coded labels `[n, size]` and weights `[n]`.
 
         Classes: log probabilities; numbers: the neighbours' weighted mean. Without enough rows: uniform, or 0.
         """
-        rows, codes = rows[-self.rows :], codes[-self.rows :]
+        rows, codes, counts = rows[-self.rows :], codes[-self.rows :], counts[-self.rows :]
         kept, size = len(codes), codes.shape[1]
         if kept < _FEWEST:
             return torch.full((len(wanted), size), -float(torch.tensor(float(size)).log()) if classes else 0.0)
@@ -38,7 +38,8 @@ class Neighbours:
         nearest, which = squares.topk(min(self.count, kept), 1, largest=False)
         distances = (nearest + wanted.square().sum(1, keepdim=True)).clamp_(min=0.0).sqrt_()
         weights = torch.exp(-distances / (distances.mean(1, keepdim=True) + 1e-6))
-        weights /= weights.sum(1, keepdim=True)
+        weights *= counts[which]
+        weights /= weights.sum(1, keepdim=True).clamp(min=1e-12)
         votes = torch.bmm(weights[:, None], codes[which])[:, 0]
         if not classes:
             return votes / (1.0 + self.prior)

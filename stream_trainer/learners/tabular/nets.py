@@ -120,14 +120,14 @@ class Training:
         self._first_gradient_flat = self._first_gradient.view(len(first), -1)
         self.norms: list[Tensor] = []
 
-    def step(self, rows: Tensor, codes: Tensor) -> None:
-        """One step of all nets on inputs `[rows, width]` and coded labels `[rows, size]`."""
+    def step(self, rows: Tensor, codes: Tensor, weights: Tensor) -> None:
+        """One step of all nets on inputs `[rows, width]`, coded labels `[rows, size]` and what each row counts `[rows]`."""
         hidden = self._hidden
         layer = (rows @ self._first_flat).view(len(rows), *self._first.shape[1:])
         by_net = layer.transpose(0, 1)
         units = by_net[:, :, :hidden].clamp(min=0.0)
         outputs = torch.baddbmm(by_net[:, :, hidden:], units, self._second)
-        gradient = self._head.gradient(outputs, codes).div_(len(rows))
+        gradient = self._head.gradient(outputs, codes).mul_((weights / len(rows))[:, None])
         torch.bmm(units.transpose(1, 2), gradient, out=self._second_gradient)
         back = torch.bmm(gradient, self._second.transpose(1, 2))
         torch.mul(back, units.sign_(), out=by_net[:, :, :hidden])
@@ -152,13 +152,13 @@ class Training:
     def _clean(self) -> None:
         self._moments.masked_fill_(self._moments.abs() < _NOTHING, 0.0)
 
-    def copy_best(self, rows: Tensor, codes: Tensor, margin: float) -> None:
+    def copy_best(self, rows: Tensor, codes: Tensor, weights: Tensor, margin: float) -> None:
         """Nets whose mean loss on these rows is `margin` above the best's take over its weights and moments.
 
         The running means begin anew.
         """
         forecasts = self._head.forecast(self._nets.outputs(self.tensors(), rows))[: len(self._nets.rates)]
-        losses = self._head.losses(forecasts, codes).mean(1)
+        losses = self._head.losses(forecasts, codes).mul(weights).mean(1)
         best = int(losses.argmin())
         behind = (losses > losses[best] + margin).nonzero().flatten()
         for block in (self.weights, *self._moments):
