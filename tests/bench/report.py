@@ -19,7 +19,7 @@ def write(path: Path, name: str, section: Section, command: str, *, head: str = 
     put(path, name, section.markdown(), command, head=head)
 
 
-def put(path: Path, name: str, text_of: str, command: str, *, head: str = _HEAD) -> None:
+def put(path: Path, name: str, text_of: str, command: str, *, head: str = HEAD) -> None:
     """The same with a section that is Markdown already."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`  \n{machine.describe()}"

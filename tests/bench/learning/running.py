@@ -100,7 +100,9 @@ def _run(contestant: Contestant, job: Job, processes: Processes) -> None:
         path = Path(folder) / "job.json"
         job.save(path)
         try:
-            processes.python(contestant.environment, contestant.module, path, _PATIENCE * passes * (job.limit + _GRACE_SECONDS))
+            processes.python(
+                contestant.environment, contestant.module, path, _PATIENCE * passes * (job.limit + _GRACE_SECONDS)
+            )
         except subprocess.TimeoutExpired:
             _cut_off(job)
 
