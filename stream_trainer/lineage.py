@@ -21,7 +21,7 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
-from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.manifest import HistoryFile, Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
@@ -78,6 +78,7 @@ class Pending:
     cuts: tuple[Ranges, ...] = ()
     quarantined: tuple[Ranges, ...] = ()
     lost: tuple[Loss, ...] = ()
+    history: tuple[HistoryFile, ...] = ()
     rows: Rows = field(default_factory=Rows)
     unknown_fields: int = 0
     event_time: Span | None = None
