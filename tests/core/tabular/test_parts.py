@@ -182,7 +182,9 @@ def test_noise_is_no_drift_nor_is_the_beginning() -> None:
         judged = drift.judged(known, noise, torch.ones(64), 1.0, 64 * n)
         assert not judged.noticed
         known = judged.after
-    early = drift.judged({"rates": torch.tensor([0.1, 0.1, 1.0, 999.0])}, torch.ones(200), torch.ones(200), 1.0, 500)
+    early = drift.judged(
+        {"rates": torch.tensor([0.1, 0.1, 1.0, 999.0, 0.0, 0.0])}, torch.ones(200), torch.ones(200), 1.0, 500
+    )
     assert not early.noticed
 
 
