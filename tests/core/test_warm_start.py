@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream_trainer import warm_start
+from stream_trainer import learning, warm_start
 from stream_trainer.contract import Contract
 from stream_trainer.errors import UsageError
 from stream_trainer.replay import replay
@@ -110,14 +110,14 @@ def test_a_replay_rebuilds_it_bit_for_bit_given_the_files(files: Path, tmp_path:
 
 
 def test_a_file_that_changes_meanwhile_is_refused(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learn = warm_start.learning.learn
+    learn = learning.learn
 
     def meddling(*arguments: Any) -> Any:
         with (files / "b.arrow").open("ab") as file:
             file.write(b"more")
         return learn(*arguments)
 
-    monkeypatch.setattr(warm_start.learning, "learn", meddling)
+    monkeypatch.setattr(learning, "learn", meddling)
     with pytest.raises(UsageError, match="changed while it was read"):
         started(tmp_path / "store", ScriptedLog(PIPELINE), files / "b.arrow")
     assert manifests(tmp_path / "store") == []
