@@ -1,13 +1,13 @@
 # Every target sets up what it needs first; a set-up that is complete costs a second.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all lint format bench faults lock clean
+.PHONY: help setup demo test test-fast test-all lint format bench bench-learning faults lock clean
 
 PYTHON_BIN := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	--python-version 3.11
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do printf '  %-14s %s\n' "$$name" "$$what"; done
 
 setup: ## make .venv with the pinned packages, fetch the jars of Kafka and Spark
 	@sh infra/setup.sh
@@ -35,6 +35,9 @@ format: setup ## let ruff format the code and mend what it can
 
 bench: setup ## measure what the documentation states
 	$(PYTHON_BIN) -m tests.bench $(ARGS)
+
+bench-learning: setup ## how well it learns beside others, hours, resumes (ARGS="--data FOLDER", "--quick")
+	$(PYTHON_BIN) -m tests.bench.learning --report docs/learning-benchmarks.md $(ARGS)
 
 faults: setup ## kill everything for a while, ask everything, write what held to docs/faults.md
 	$(PYTHON_BIN) -m tests.faults --report docs/faults.md $(ARGS)

@@ -22,6 +22,7 @@ from serving.rows import Rows
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
+from stream_trainer.learner import answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import feature_columns, field_names, key_text
 from stream_trainer.settings import ServingSettings
@@ -174,7 +175,7 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Rows], Tensor]:
     contract, learner = pipeline.contract, pipeline.learner
 
     def predict(served: Served, rows: Rows) -> Tensor:
-        return learner.predict(served.state, encode(contract, feature_columns(contract, rows.columns)))
+        return answer(learner, served.state, encode(contract, feature_columns(contract, rows.columns)))
 
     return predict
 

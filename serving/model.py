@@ -17,7 +17,7 @@ from torch import Tensor
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.features import encode
 from stream_trainer.ipc import Limits
-from stream_trainer.learner import State
+from stream_trainer.learner import State, answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
 from stream_trainer.schema import arrow_fields
@@ -138,7 +138,7 @@ def _warm_up(
     if not expected:
         return
     try:
-        outputs = pipeline.learner.predict(state, encode(pipeline.contract, columns))
+        outputs = answer(pipeline.learner, state, encode(pipeline.contract, columns))
     except (Exception, SystemExit) as error:
         raise Refused("model", f"{where} does not fit the pipeline's model: {error}") from error
     if not _same(outputs, expected):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Numeric, NumericLabel, Vector
-    from stream_trainer.learners import Sgd
+    from stream_trainer.learners import Sgd, Tabular
     from stream_trainer.pipeline import Pipeline
 
 __all__ = [
@@ -21,10 +21,11 @@ __all__ = [
     "NumericLabel",
     "Pipeline",
     "Sgd",
+    "Tabular",
     "Vector",
 ]
 
-_HOMES = {"Pipeline": "stream_trainer.pipeline", "Sgd": "stream_trainer.learners"}
+_HOMES = {"Pipeline": "stream_trainer.pipeline", "Sgd": "stream_trainer.learners", "Tabular": "stream_trainer.learners"}
 
 
 def __getattr__(name: str) -> Any:

@@ -105,6 +105,14 @@ def train(
             help="Where a new lineage begins; a version: start from its weights at the head's offsets.",
         ),
     ] = "earliest",
+    history: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--history",
+            metavar="FILE|FOLDER",
+            help="Parquet or Arrow files that a new lineage learns before the log; may be given again.",
+        ),
+    ] = None,
     strategy: Annotated[
         str, typer.Option(metavar="auto|local", help="Where a micro-batch is learned; auto is local so far.")
     ] = "auto",
@@ -140,6 +148,7 @@ def train(
         until_caught_up=until_caught_up,
         create_topics=not no_create,
         accept_data_loss=accept_data_loss,
+        history=tuple(history or ()),
     )
     settings = Settings()
     if promotion is not None:

@@ -19,6 +19,9 @@ from torch import Tensor
 from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Task, Vector
 
 _CLIP = 8.0
+# Fewer rows say nothing about what is far out; more than many say the same at a higher price.
+_ENOUGH, _MANY = 20, 10_000
+_QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +145,15 @@ class Standardiser:
         zeros = torch.zeros(width, dtype=torch.float64)
         return cls(zeros, zeros.clone(), zeros.clone())
 
-    def update(self, rows: Tensor) -> "Standardiser":
-        """Merge a batch `[rows, width]`; an empty batch changes nothing."""
+    def update(self, rows: Tensor, *, robust: bool = False) -> "Standardiser":
+        """Merge a batch `[rows, width]`; an empty batch changes nothing.
+
+        `robust` takes numbers that are far out for less than they are (Winsor, in Tukey 1962): the first batch's beyond
+        10 interquartile ranges of the median, later ones beyond 5 standard deviations of the mean. Absurd numbers, up
+        to 1 in 25, do not flatten their column, and a column that has really moved is followed within some batches.
+        """
+        if robust and len(rows):
+            rows = self._tamed(rows)
         seen = ~torch.isnan(rows)
         n = seen.sum(0).to(torch.float64)
         safe = torch.where(seen, rows, 0.0)
@@ -158,34 +168,61 @@ class Standardiser:
         spread = old_m2 + torch.where(n > 0, m2 + delta**2 * count * n / total, 0.0)
         return Standardiser(count + n, merged, spread.clamp(min=0.0), self.window)
 
-    def scale(self, rows: Tensor, scaled: tuple[bool, ...]) -> Tensor:
+    def scale(self, rows: Tensor, scaled: tuple[bool, ...], clip: float = _CLIP) -> Tensor:
         """See `Scaling`, of which `scaling` makes one to be kept."""
-        return self.scaling(scaled)(rows)
+        return self.scaling(scaled, clip)(rows)
 
-    def scaling(self, scaled: tuple[bool, ...]) -> "Scaling":
+    def scaling(self, scaled: tuple[bool, ...], clip: float = _CLIP) -> "Scaling":
         """What is known now, ready to be applied; `scaled` as in a `FeatureSpec`."""
+        return Scaling(self.mean, self.deviation(), None if all(scaled) else torch.tensor(scaled), clip)
+
+    def deviation(self) -> Tensor:
+        """The standard deviation of each column; 1 for one that is constant."""
         std = (self.m2 / self.count.clamp(min=1.0)).sqrt()
-        std = torch.where(std > 1e-12 * (1.0 + self.mean.abs()), std, 1.0)
-        return Scaling(self.mean, std, None if all(scaled) else torch.tensor(scaled))
+        return torch.where(std > 1e-12 * (1.0 + self.mean.abs()), std, 1.0)
+
+    def _tamed(self, rows: Tensor) -> Tensor:
+        if bool((self.count == 0).all()):
+            if len(rows) < _ENOUGH:
+                return rows
+            low, middle, high = torch.nanquantile(rows[:_MANY], _QUARTILES, dim=0)
+            centre, reach = middle, 10.0 * (high - low)
+        else:
+            centre, reach = self.mean, 5.0 * (self.m2 / self.count.clamp(min=1.0)).sqrt()
+            reach = torch.where(self.count < _ENOUGH, torch.inf, reach)
+        # A column that has been constant so far has no spread to judge by.
+        reach = torch.where(reach > 0, reach, torch.inf)
+        return rows.clamp(centre - reach, centre + reach)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The value as named tensors; the window is the caller's."""
+        return {"count": self.count, "mean": self.mean, "m2": self.m2}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], window: int = 50_000) -> "Standardiser":
+        """The inverse of `tensors`."""
+        return cls(tensors["count"], tensors["mean"], tensors["m2"], window)
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Rows `[rows, width]` to float32 z-values clipped at ±8; missing numbers become 0 (the mean).
+    """Rows `[rows, width]` to float32 z-values clipped at ±`clip`; missing numbers become 0 (the mean).
 
     Attributes:
         mean: float64 `[width]`.
         std: float64 `[width]`; 1 where a column is constant.
         scaled: bool `[width]`, whether a column is scaled; None where all are.
+        clip: in standard deviations.
     """
 
     mean: Tensor
     std: Tensor
     scaled: Tensor | None
+    clip: float
 
     def __call__(self, rows: Tensor) -> Tensor:
         """The scaled rows."""
-        z = ((rows - self.mean) / self.std).clamp(-_CLIP, _CLIP)
+        z = ((rows - self.mean) / self.std).clamp_(-self.clip, self.clip)
         if self.scaled is not None:
             z = torch.where(self.scaled, z, rows)
-        return torch.nan_to_num(z, nan=0.0).to(torch.float32)
+        return torch.nan_to_num_(z, nan=0.0).to(torch.float32)

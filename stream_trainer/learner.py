@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,10 +26,14 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Labelled rows in log order: features float64 `[rows, spec.width]`, labels float64 `[rows]`."""
+    """Labelled rows in log order: features float64 `[rows, spec.width]`, labels float64 `[rows]`.
+
+    `weights` float64 `[rows]`: how much each counts; None when all count 1.
+    """
 
     features: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -54,7 +58,10 @@ class LearnReport:
 
 
 class Learner(Protocol):
-    """Deterministic: the same state and batch give the same bits, whatever was called before."""
+    """Deterministic: the same state and batch give the same bits, whatever was called before.
+
+    A learner whose forecast depends on a row's place in the log is an `Answerer` too.
+    """
 
     def init(self, spec: FeatureSpec, seed: int) -> State:
         """The state before anything was learned; every random number comes from `seed`."""
@@ -63,6 +70,7 @@ class Learner(Protocol):
     def predict(self, state: State, features: Tensor) -> Tensor:
         """Outputs float32 for features float64 `[rows, width]`; safe to call from several threads.
 
+        The rows come in log order and directly follow what was learned; for rows without an order see `answer`.
         Binary: the probability of true, `[rows]`. Classes: probabilities, `[rows, classes]`. Number: `[rows]`.
         """
         ...
@@ -74,3 +82,19 @@ class Learner(Protocol):
     def hyperparameters(self) -> dict[str, Any]:
         """Plain JSON values for the manifest: all that decides what `learn` does, beside the code."""
         ...
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """What a learner may offer beside `Learner`: requests come in any order, and share a call with others' requests."""
+
+    def answer(self, state: State, features: Tensor) -> Tensor:
+        """As `Learner.predict`, but each row is answered as if it were the only one."""
+        ...
+
+
+def answer(learner: Learner, state: State, features: Tensor) -> Tensor:
+    """Outputs for rows without an order: no answer depends on the other rows of the call, nor on its place among them."""
+    if isinstance(learner, Answerer):
+        return learner.answer(state, features)
+    return learner.predict(state, features)

@@ -16,13 +16,13 @@ from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
 from stream_trainer.gates import History
-from stream_trainer.learner import State
+from stream_trainer.learner import State, answer
 from stream_trainer.offsets import Loss, Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
 from stream_trainer.reference import HISTOGRAM, Reference
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
-from stream_trainer.store.manifest import Verdict
+from stream_trainer.store.manifest import HistoryFile, Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
@@ -79,6 +79,7 @@ class Pending:
     cuts: tuple[Ranges, ...] = ()
     quarantined: tuple[Ranges, ...] = ()
     lost: tuple[Loss, ...] = ()
+    history: tuple[HistoryFile, ...] = ()
     rows: Rows = field(default_factory=Rows)
     unknown_fields: int = 0
     event_time: Span | None = None
@@ -222,7 +223,7 @@ def _golden(pipeline: Pipeline, lineage: Lineage) -> pa.Table:
     assert lineage.golden is not None, "a version is committed only after something was learned"  # noqa: S101
     names = [field.name for field in schema.arrow_fields(pipeline.contract, "request")]
     rows = lineage.golden.select(names)
-    outputs = pipeline.learner.predict(lineage.state, encode(pipeline.contract, _arrays(rows)))
+    outputs = answer(pipeline.learner, lineage.state, encode(pipeline.contract, _arrays(rows)))
     values = outputs.reshape(rows.num_rows, -1).tolist()
     return rows.append_column("_output", pa.array(values, pa.list_(pa.float32())))
 

@@ -8,7 +8,7 @@ from stream_trainer.errors import UsageError
 from stream_trainer.features import FeatureSpec, feature_spec
 from stream_trainer.gates import DEFAULT_GATES, Gate
 from stream_trainer.learner import Learner
-from stream_trainer.learners import Sgd
+from stream_trainer.learners import Tabular
 from stream_trainer.topics import Topics, is_name
 
 
@@ -19,7 +19,7 @@ class Pipeline:
     Attributes:
         name: prefix of the topics and folder of the store: lower-case letters, digits, `_` and `-`.
         contract: what an example looks like.
-        learner: what learns; the default is a small net trained with AdamW.
+        learner: what learns; the default for tables is an ensemble that is mixed by how each has done lately.
         gates: what a micro-batch must pass before its weights are committed.
         seed: where every random number of the lineage comes from.
         reference_rows: the drift reference's bins are frozen over the first so many learned rows.
@@ -28,7 +28,7 @@ class Pipeline:
 
     name: str
     contract: Contract
-    learner: Learner = field(default_factory=Sgd)
+    learner: Learner = field(default_factory=Tabular)
     gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
     reference_rows: int = 2_000

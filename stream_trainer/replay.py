@@ -6,11 +6,12 @@ compare, so versions whose data retention has deleted are compared too. Needs ne
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
-from stream_trainer import history, learning, offsets
+from stream_trainer import history, learning, offsets, warm_start
 from stream_trainer import lineage as lineages
 from stream_trainer.differences import Change, Difference, changes, compare, digests
 from stream_trainer.errors import Corrupt, InputLost, StoreDamaged, UsageError
@@ -62,6 +63,7 @@ def replay(
     to: int,
     start: int | None = None,
     check: Check | None = None,
+    files: Sequence[Path] = (),
     progress: Callable[[Progress], object] = lambda _: None,
 ) -> Replay:
     """Rebuild a version and its parents, and compare each with its manifest, up to the first difference.
@@ -73,12 +75,13 @@ def replay(
         to: the version to rebuild.
         start: begin with the stored state of this one of its parents; None begins with nothing but the seed.
         check: raises InputLost when ranges are gone, without reading them; None finds out by reading.
+        files: those that the first version was learned from, in any order; more do no harm.
         progress: called after each version.
 
     Raises:
         InputLost: records that the replay needs are gone; the message names the version, the offsets, and the
             version from which a replay is possible.
-        UsageError: `start` is not a parent of `to`, or its data was deleted.
+        UsageError: `start` is not a parent of `to`, or its data was deleted; a file is missing or has changed.
         NoVersion: there is no version `to`.
         StoreDamaged: a manifest, or a file that is to be read, is not what was committed.
     """
@@ -91,7 +94,7 @@ def replay(
                 f"its parent is {chain[-1].manifest.parent}, the oldest of the chain {chain[0].number}"
             )
         first, chain = chain[0], chain[1:]
-    run = _Run(pipeline, store, read, check or read, chain)
+    run = _Run(pipeline, store, read, check or read, chain, files)
     if any(version.manifest.contract != pipeline.contract.fingerprint for version in chain):
         return run.report(start, 0, _other_contract(pipeline, chain))
     if check is not None:
@@ -116,12 +119,17 @@ class _Run:
     read: Read
     check: Check
     chain: Sequence[Version]
+    files: Sequence[Path] = ()
     rows: int = 0
 
     def learned(self, lineage: Lineage, version: Version) -> Lineage:
         """The lineage after every cut of a version."""
         manifest = version.manifest
         _refuse_torn(self.store, manifest)
+        if manifest.history:
+            paths = warm_start.matched(manifest.history, self.files, version.number)
+            lineage = warm_start.learn(self.pipeline, lineage, paths)
+            self.rows += lineage.pending.rows.seen
         for ranges in manifest.cuts:
             try:
                 rows = self.read(ranges, manifest.topic_ids)

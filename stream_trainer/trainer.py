@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 
-from stream_trainer import microbatch
+from stream_trainer import history, microbatch, warm_start
 from stream_trainer.crashpoints import crashpoint
-from stream_trainer.errors import InputLost, RetriesExhausted, Retryable
+from stream_trainer.errors import InputLost, RetriesExhausted, Retryable, UsageError
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import CommitPolicy, Context
@@ -152,7 +153,36 @@ class Trainer:
             return replace(opened, lineage=self.lineage, planned=[])
         source.check(opened.needed())
         self.lineage = opened.lineage
-        return opened
+        self._learn_history(context)
+        return replace(opened, lineage=self._standing)
+
+    def _learn_history(self, context: Context) -> None:
+        """What the files of the start teach becomes the first version; a lineage that has one must have begun with them."""
+        if not self.start.history:
+            return
+        paths = warm_start.files_of(self.start.history)
+        head = self._standing.head
+        if head is not None:
+            self._refuse_other_history(context, head, paths)
+            return
+        logger.info("learning %d files of history", len(paths))
+        standing = self._standing
+        learned = warm_start.learn(self.pipeline, standing, paths)
+        if not learned.pending.rows.trained:
+            raise UsageError(
+                f"--history: none of its {learned.pending.rows.seen} rows could be learned "
+                f"({learned.pending.rows.rejected} rejected, {learned.pending.rows.quarantined} quarantined)"
+            )
+        self.lineage = microbatch.commit(context, learned)
+        self._after_commit(context, standing.number)
+
+    def _refuse_other_history(self, context: Context, head: Version, paths: list[Path]) -> None:
+        begun = history.ancestors(context.store, head.number)[0].manifest.history or []
+        if begun != [warm_start.digest(path) for path in paths]:
+            raise UsageError(
+                f"--history: {context.store.describe()} has versions that did not begin with these files; history can only "
+                "begin a new lineage: give the pipeline a new name, or leave --history out"
+            )
 
     def _learn_planned(self, context: Context, outside: Outside, opened: Opened) -> None:
         """Learn exactly what an earlier run had begun to learn and not committed, or committed to files now damaged."""

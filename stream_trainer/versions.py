@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import version as installed
 
 import torch
+from msgspec import UNSET
 
 from stream_trainer.lineage import Lineage
 from stream_trainer.pipeline import Pipeline
@@ -73,4 +74,5 @@ def manifest_of(
         threads=local.THREADS,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         reference=reference,
+        history=list(pending.history) or UNSET,
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,10 @@ def replay(
         int | None,
         typer.Option("--from", metavar="VERSION", help="Begin with the stored state of this parent of it.", min=1),
     ] = None,
+    history: Annotated[
+        list[Path] | None,
+        typer.Option("--history", metavar="FILE|FOLDER", help="What `train --history` learned; may be given again."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rebuild a version from the log, with its parents, and compare every byte with what was committed.
@@ -45,9 +50,13 @@ def replay(
         raise NoVersion(f"{store.describe()} has no versions yet: `stream-trainer train {pipeline}` makes them")
     from stream_trainer.log_reader import LogReader  # noqa: PLC0415 - the front door imports no torch
     from stream_trainer.replay import replay as run  # noqa: PLC0415
+    from stream_trainer.warm_start import files_of  # noqa: PLC0415
 
+    files = files_of(history or [])
     with LogReader(found.contract, settings.kafka) as reader, _shown() as progress:
-        report = run(found, store, reader.read, to=number, start=start, check=reader.check, progress=progress)
+        report = run(
+            found, store, reader.read, to=number, start=start, check=reader.check, files=files, progress=progress
+        )
     if as_json:
         print_json(report)
     else:

@@ -43,6 +43,14 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Digest
 
 
+class HistoryFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that the first version of a lineage was learned from, before the log: found again by its digest."""
+
+    name: str
+    size: Count
+    sha256: Digest
+
+
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """How the rows of the ranges were accounted for; `seen` is the sum of the others."""
 
@@ -73,9 +81,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `cuts` are the micro-batches it took in, in order; `ranges` is what they cover; `next_offsets` is where the next
     version begins. `quarantined` are those of the cuts that failed a gate: accounted for, not in the weights. `lost`
     are offsets between the previous version and the first cut that were gone. `total` counts rows since the first
-    version. `covered_at`: when the trainer last saw the end of the log covered, as far as this version knows. `checksum`
-    is of everything else but the signature: the newest manifest has no child yet that names its digest, and one digit
-    that a disk has changed would pass for a number. `signature` is there when the trainer has a key: see `signing`.
+    version; with `history`, those of the files that it was learned from are in `rows` too. `covered_at`: when the trainer
+    last saw the end of the log covered, as far as this version knows. `checksum` is of everything else but the signature:
+    the newest manifest has no child yet that names its digest, and one digit that a disk has changed would pass for a
+    number. `signature` is there when the trainer has a key: see `signing`.
     """
 
     format_version: Number = FORMAT
@@ -113,6 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     threads: Number
     cpu_capability: str
     reference: Digest | None
+    history: list[HistoryFile] | UnsetType = UNSET
     checksum: Digest | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 

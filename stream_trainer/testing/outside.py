@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -173,12 +173,11 @@ def train(
         max_rows=chosen.max_rows_per_batch,
         run_id=run_id,
     )
-    begun = start or Start()
     trainer = Trainer(
         pipeline=pipeline,
         settings=Settings.model_construct(trainer=chosen, store=retention or StoreSettings(keep_versions=0)),
         connect=lambda: outside,
-        start=Start(origin=begun.origin, until_caught_up=True, accept_data_loss=begun.accept_data_loss),
+        start=replace(start or Start(), until_caught_up=True),
         stop=threading.Event(),
         poll_seconds=0.0,
     )

@@ -16,9 +16,14 @@ Figures stand as they came out, misses included.
 
 def write(path: Path, name: str, section: Section, command: str, *, head: str = HEAD) -> None:
     """Replace the section `name`, or append it."""
+    put(path, name, section.markdown(), command, head=head)
+
+
+def put(path: Path, name: str, text_of: str, command: str, *, head: str = HEAD) -> None:
+    """The same with a section that is Markdown already."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`  \n{machine.describe()}"
-    block = f"{begin}\n{section.markdown()}\n\n{stamp}\n{end}\n"
+    block = f"{begin}\n{text_of}\n\n{stamp}\n{end}\n"
     text = path.read_text() if path.exists() else head
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.DOTALL)
     text = pattern.sub(lambda _: block, text) if pattern.search(text) else f"{text}\n{block}"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from stream_trainer.learners import Sgd
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import TrainerSettings
 from stream_trainer.store import Manifest, ModelStore
@@ -13,7 +14,7 @@ from stream_trainer.testing import (
 from stream_trainer.testing.log import Item
 from tests.core.worlds import CONTRACT, flight
 
-PIPELINE = Pipeline(name="flights", contract=CONTRACT, reference_rows=50)
+PIPELINE = Pipeline(name="flights", contract=CONTRACT, learner=Sgd(), reference_rows=50)
 
 
 def flights(n: int, first: int = 0) -> list[dict[str, Any]]:

@@ -192,3 +192,33 @@ def test_an_all_missing_category_column_encodes() -> None:
     columns = to_columns(CONTRACT, "request", [msgspec.convert(changed(tail=None), REQUEST)] * 2)
     assert columns["tail"].null_count == 2
     assert encode(CONTRACT, columns | {"tail": pa.nulls(2, pa.string())})[:, 6:14].sum() == 0.0
+
+
+def robustly(*batches: list[float], window: int = 5_000) -> Standardiser:
+    found = Standardiser.fresh(1)
+    for batch in batches:
+        found = Standardiser(found.count, found.mean, found.m2, window)
+        found = found.update(torch.tensor(batch, dtype=torch.float64)[:, None], robust=True)
+    return found
+
+
+def test_absurd_numbers_do_not_flatten_their_column() -> None:
+    plain = [math.sin(n) for n in range(100)]
+    spoiled = [*plain[:-2], 1e15, -1e15]
+    for batches in ([spoiled] * 5, [plain, *[spoiled] * 30]):
+        assert 0.5 < float(robustly(*batches).deviation()) < 3.0
+
+
+def test_a_column_that_has_moved_is_followed() -> None:
+    plain = [math.sin(n) for n in range(200)]
+    moved = robustly(plain, *[[1_000.0 + 1_000.0 * x for x in plain]] * 200)
+    assert float(moved.mean) == pytest.approx(1_000.0, rel=0.05)
+    assert float(moved.deviation()) == pytest.approx(707.0, rel=0.1)
+
+
+def test_a_constant_column_that_wakes_is_followed_at_once() -> None:
+    assert float(robustly([3.0] * 50, [4.0] * 50).mean) == pytest.approx(3.5)
+
+
+def test_few_rows_are_believed() -> None:
+    assert float(robustly([1.0, 1.0, 100.0]).mean) == pytest.approx(34.0)

@@ -12,6 +12,7 @@ from stream_trainer import crashpoints, microbatch, offsets
 from stream_trainer import lineage as lineages
 from stream_trainer.errors import Fenced, InputLost, StoreUnavailable
 from stream_trainer.gates import Evidence
+from stream_trainer.learners import Sgd
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.opening import open_lineage
@@ -32,7 +33,7 @@ from tests.core.worlds import (
     flight,
 )
 
-PIPELINE = Pipeline(name="flights", contract=CONTRACT, reference_rows=50)
+PIPELINE = Pipeline(name="flights", contract=CONTRACT, learner=Sgd(), reference_rows=50)
 BAD = b"not json"
 START = {TOPIC: {0: 0, 1: 0}}
 

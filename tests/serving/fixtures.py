@@ -27,7 +27,8 @@ from serving.rows import Rows as RequestRows
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.errors import BrokerUnavailable
 from stream_trainer.features import encode
-from stream_trainer.learner import Batch, State
+from stream_trainer.learner import Batch, State, answer
+from stream_trainer.learners import Sgd
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_to_bytes
 from stream_trainer.schema import arrow_fields, struct_type, to_columns
@@ -51,7 +52,7 @@ CONTRACT = Contract(
     event_time="scheduled_at",
     segments=["origin", "carrier"],
 )
-PIPELINE = Pipeline(name="flights", contract=CONTRACT)
+PIPELINE = Pipeline(name="flights", contract=CONTRACT, learner=Sgd())
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -205,7 +206,7 @@ def learned_state(pipeline: Pipeline = PIPELINE, seed: int = 0, rows: list[dict[
 def golden(pipeline: Pipeline, state: State, rows: list[dict[str, Any]] = ROWS) -> bytes:
     """`golden.arrow` as the trainer writes it."""
     columns = columns_of(pipeline, rows)
-    outputs = pipeline.learner.predict(state, encode(pipeline.contract, columns))
+    outputs = answer(pipeline.learner, state, encode(pipeline.contract, columns))
     fields = [*arrow_fields(pipeline.contract, "request"), pa.field("_output", pa.list_(pa.float32()))]
     column = pa.array(outputs.reshape(len(outputs), -1).tolist(), pa.list_(pa.float32()))
     return table_to_bytes(pa.table([*columns.values(), column], schema=pa.schema(fields)))

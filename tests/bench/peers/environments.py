@@ -1,6 +1,6 @@
 """An environment for each peer, in the cache folder: made once, from pinned versions, with the torch that we have.
 
-The file of pins names no torch: the same build for all, hard-linked from uv's cache, is what makes them comparable.
+The servers' files of pins name no torch: the same build for all, hard-linked from uv's cache, makes them comparable.
 """
 
 import hashlib
@@ -18,6 +18,9 @@ _SHOWN = (
     "litserve",
     "bentoml",
     "mlserver",
+    "deep-river",
+    "river",
+    "matplotlib",
     "fastapi",
     "starlette",
     "uvicorn",
@@ -31,22 +34,27 @@ _LIST = (
 )
 
 
-def ensure(name: str, cache: Path) -> Path:
+def ensure(name: str, cache: Path, *, own_torch: bool = False) -> Path:
     """The environment's folder of programs (`bin`), made when it is not there.
+
+    Args:
+        name: of the file of pins.
+        cache: the cache folder.
+        own_torch: its pins name a torch of their own, or it needs none.
 
     Raises:
         UsageError: its packages cannot be installed.
     """
     pins = PINS / f"{name}.txt"
-    torch = f"torch=={version('torch').split('+')[0]}"
-    wanted = hashlib.sha256(f"{pins.read_text()}\n{torch}\n{sys.version}".encode()).hexdigest()
+    torch = [] if own_torch else [f"torch=={version('torch').split('+')[0]}"]
+    wanted = hashlib.sha256(f"{pins.read_text()}\n{''.join(torch)}\n{sys.version}".encode()).hexdigest()
     folder = cache / "bench" / "peers" / name
     stamp = folder / "stamp"
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         _uv("venv", "--quiet", "--python", sys.executable, str(folder))
         python = str(folder / "bin" / "python")
-        _uv("pip", "install", "--quiet", "--python", python, "--requirements", str(pins), torch)
+        _uv("pip", "install", "--quiet", "--python", python, "--requirements", str(pins), *torch)
         stamp.write_text(wanted)
     return folder / "bin"
 
