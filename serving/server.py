@@ -4,7 +4,6 @@ import contextlib
 import gc
 import logging
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,8 +36,6 @@ from stream_trainer.store import ModelStore, open_store
 if TYPE_CHECKING:
     from serving.tracing import Tracing
 
-# A thread that loads a version gives the interpreter back this soon; at Python's 5 ms every swap holds requests up.
-_SWITCH_SECONDS = 0.0005
 # New containers until they are looked through for cycles, of which requests make none; Python's 700 are a few requests.
 _GARBAGE = 20_000
 
@@ -65,7 +62,6 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
     if worker is not None:
         worker.end_with_parent()
     torch.set_num_threads(1)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     pipeline = load_pipeline(pipeline_address)
     if no_create:
         _require_topics(pipeline, settings)

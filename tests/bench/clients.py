@@ -66,14 +66,22 @@ class Crowd:
         requests: of one row each, from `request`; every client begins at another one and goes round.
         clients: how many.
         on_version: called once for each version that answers, in the order of their first answers.
+        every: seconds from a client's request to its next one; 0: as soon as it was answered.
     """
 
     def __init__(
-        self, port: int, requests: Sequence[bytes], clients: int, on_version: Callable[[int], None] | None = None
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        clients: int,
+        on_version: Callable[[int], None] | None = None,
+        *,
+        every: float = 0.0,
     ) -> None:
         self.journal = Journal()
         self.stopping = False
         self.requests = requests
+        self.every = every
         self._port = port
         self._clients = clients
         self._on_version = on_version
@@ -172,9 +180,16 @@ class _Client(asyncio.Protocol):
         else:
             self._crowd.journal.fail(f"status {head[9:12].decode(errors='replace')}")
         self.row = (self.row + 1) % len(self._crowd.requests)
+        pause = self._started + self._crowd.every - time.monotonic()
+        if pause > 0:
+            asyncio.get_running_loop().call_later(pause, self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._crowd.stopping:
             self.close()
-        else:
+        elif self._transport is not None and not self._transport.is_closing():
             self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:

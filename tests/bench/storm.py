@@ -121,8 +121,11 @@ class Writer:
         return footprint.pss(self._service.pid), footprint.descriptors(self._service.pid)
 
 
-def measure(options: Options) -> Section:
-    """`seconds` is how long a phase of a round lasts; `runs` is how many rounds there are."""
+def measure(options: Options, *, every: float = 0.0) -> Section:
+    """`seconds` is how long a phase of a round lasts; `runs` is how many rounds there are.
+
+    `every`: seconds from a client's request to its next; 0: as soon as it was answered, which leaves no core any rest.
+    """
     torch.set_num_threads(1)
     count = int((options.seconds or _VERSIONS * EVERY_SECONDS) / EVERY_SECONDS)
     rows = mlp.random_rows(_ROWS)
@@ -130,29 +133,29 @@ def measure(options: Options) -> Section:
         mlp.commit(here.store, mlp.state(1))
         with ours.service(here) as service:
             Service(service.port, authorization=service.key.authorization).wait(_START_SECONDS)
-            rounds, journal = _stormed(here, service, count, options.runs or _ROUNDS, rows)
+            load = _load(here, service, rows, every)
+            rounds, journal = _stormed(here, service, count, options.runs or _ROUNDS, load)
         committed = here.store.highest()
     expected = np.stack([mlp.outputs(mlp.state(number), rows).numpy() for number in range(1, committed + 1)])
     heard = [{name: _heard(phase, journal, expected) for name, phase in phases.items()} for phases in rounds]
     return Section(
-        title="Reload storm",
+        title="Reload storm" if every == 0 else f"Reload storm, {CLIENTS / every:,.0f} requests a second",
         headings=_HEADINGS,
         rows=[_cells(name, [one[name] for one in rounds], [one[name] for one in heard]) for name in _PHASES],
-        notes=_notes(rounds, heard, journal),
+        notes=[_asked(every), *_notes(rounds, heard, journal)],
         goals=_goals(rounds, heard),
     )
 
 
 def _stormed(
-    here: ours.World, service: ours.Service, count: int, runs: int, rows: mlp.Rows
+    here: ours.World, service: ours.Service, count: int, runs: int, load: Unit
 ) -> tuple[list[dict[str, Phase]], Mapping[str, NDArray[Any]]]:
     elsewhere = here.settings.model_copy(update={"store": StoreSettings(url=str(here.settings.data_dir / "quiet"))})
     unheard = (open_store(elsewhere, mlp.pipeline.name), f"{_QUIET}.models")
     targets = {_QUIETLY: None, _WRITER: unheard, _STORM: (here.store, mlp.pipeline.topics.models)}
-    out = here.settings.data_dir / "journal.npz"
     producer = ControlProducer(here.settings.kafka)
     writer = Writer(service, producer)
-    with running([_load(here, service, rows, out)]):
+    with running([load]):
         time.sleep(_WARM_UP_SECONDS)
         writer.write(unheard, max(1, count // 5))  # warms the writer; counts for nothing
         # Every other round backwards: what drifts with time is no difference between phases.
@@ -161,18 +164,22 @@ def _stormed(
             for number in range(runs)
         ]
     producer.close()
-    with np.load(out) as found:
+    with np.load(_journal(here)) as found:
         return rounds, dict(found)
 
 
-def _load(here: ours.World, service: ours.Service, rows: mlp.Rows, out: Path) -> Unit:
+def _journal(here: ours.World) -> Path:
+    return here.settings.data_dir / "journal.npz"
+
+
+def _load(here: ours.World, service: ours.Service, rows: mlp.Rows, every: float) -> Unit:
     bodies = here.settings.data_dir / "bodies"
     bodies.write_text("".join(f"{json.dumps({'instances': [one]})}\n" for one in mlp.instances(rows)))
     key = service.key.authorization
     return Unit(
         name="load",
         module="tests.bench.storm_load",
-        arguments=[str(service.port), str(bodies), str(out)],
+        arguments=[str(service.port), str(bodies), str(_journal(here)), str(every)],
         variables={"BENCH_AUTHORIZATION": key} if key else {},
         log=here.settings.data_dir / "load.log",
     )
@@ -215,6 +222,14 @@ def _ratio(heard: Sequence[Mapping[str, Heard]], share: float, name: str, base: 
     return float(np.median([one[name].quantile(share) / one[base].quantile(share) for one in heard]))
 
 
+def _asked(every: float) -> str:
+    when = f"every {every * 1000:.0f} ms" if every else "as soon as it was answered"
+    return (
+        f"{CLIENTS} keep-alive clients in a process of their own, each asking for a row {when}; service, clients, writer "
+        "and Kafka share the cores."
+    )
+
+
 def _notes(
     rounds: Sequence[Mapping[str, Phase]], heard: Sequence[Mapping[str, Heard]], journal: Mapping[str, NDArray[Any]]
 ) -> list[str]:
@@ -226,10 +241,6 @@ def _notes(
     usual = float(np.median([seconds for one in rounds for seconds in one[_WRITER].writes])) * 1000
     each = " / ".join(f"{one[_STORM].quantile(0.99) / one[_WRITER].quantile(0.99):.2f}" for one in heard)
     return [
-        (
-            f"{CLIENTS} keep-alive clients in a process of their own, each asking for a row as soon as it was answered; "
-            "service, clients, writer and Kafka share the cores."
-        ),
         (
             f"{len(rounds)} rounds of three phases; p50, p99: medians of the rounds, max: of all. quiet: nothing is "
             f"committed. writer: a commit every {EVERY_SECONDS * 1000:.0f} ms into a store and a topic that the service "
