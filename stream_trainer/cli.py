@@ -38,6 +38,14 @@ app.add_typer(broker_app, name="broker")
 app.command("setup", epilog="Example: stream-trainer setup")(setup)
 app.command("doctor", epilog="Example: stream-trainer doctor --json")(doctor)
 
+History = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--history",
+        metavar="FILE|FOLDER",
+        help="Parquet or Arrow files that a new lineage learns before the log; may be given again.",
+    ),
+]
 NoCreate = Annotated[bool, typer.Option("--no-create", help="Refuse to start when a topic of the pipeline is missing.")]
 
 
@@ -105,14 +113,7 @@ def train(
             help="Where a new lineage begins; a version: start from its weights at the head's offsets.",
         ),
     ] = "earliest",
-    history: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--history",
-            metavar="FILE|FOLDER",
-            help="Parquet or Arrow files that a new lineage learns before the log; may be given again.",
-        ),
-    ] = None,
+    history: History = None,
     strategy: Annotated[
         str, typer.Option(metavar="auto|local", help="Where a micro-batch is learned; auto is local so far.")
     ] = "auto",
