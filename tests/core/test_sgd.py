@@ -173,7 +173,7 @@ def test_tied_weights_are_stored_once_and_stay_tied() -> None:
     assert "net.first.weight" in state.serving
     assert "net.second.weight" not in state.serving
     assert "net.scratch" not in state.serving
-    net = learner._net(stored(state))
+    (net,) = learner.model.nets(stored(state))
     assert isinstance(net, Tied)
     assert net.first.weight is net.second.weight
 

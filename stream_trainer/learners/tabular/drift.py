@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from stream_trainer.learners.tabular.heads import Head
 from stream_trainer.learners.tabular.trial import Trial
 
 # Of excess misses; more would take too long to go away.
 _MOST = 128.0
+# A number is not missed by less, however good the forecasts have been: in standard deviations.
+_LEAST_ERROR = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,17 @@ class Judged:
 
 
 NO_DRIFT = Judged(noticed=False, start=0, keep=0, after={}, denied={})
+
+
+def judged_by(
+    drift: Drift, tensors: dict[str, Tensor], head: Head, mixture: Tensor, codes: Tensor, counts: Tensor, seen: int
+) -> Judged:
+    """What a block means, by its forecast and its coded labels `[rows, size]`; the first, forecast by nothing, means nothing."""
+    if not seen:
+        return replace(NO_DRIFT, after=tensors)
+    usual = max(float(tensors["rates"][2]), _LEAST_ERROR)
+    error = float((mixture - codes).abs().clamp(max=3.0 * usual).mean()) if head.size == 1 else 1.0
+    return drift.judged(tensors, head.misses(mixture, codes, usual), counts, error, seen)
 
 
 def _since(excess: Tensor, carried: float, run: float) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stream_trainer.features import FeatureSpec
 from stream_trainer.learner import Batch, LearnReport, State
+from stream_trainer.learners.counting import counting
 from stream_trainer.learners.tabular.drift import Drift
 from stream_trainer.learners.tabular.linear import Linear
 from stream_trainer.learners.tabular.memory import LabelMemory
@@ -93,7 +94,7 @@ class Tabular:
     def learn(self, state: State, batch: Batch) -> tuple[State, LearnReport]:
         """See `Learner.learn`."""
         with torch.no_grad():
-            batch = _counting(batch)
+            batch = counting(batch)
             seen = self._forecast(state, batch.features)
             return learned(self.recipe, state, batch, seen)
 
@@ -124,14 +125,6 @@ class Tabular:
         seen = self.model.seen(state, features, ordered=True)
         self._last[state] = seen
         return seen
-
-
-def _counting(batch: Batch) -> Batch:
-    """Without the rows of weight 0: they change nothing."""
-    if batch.weights is None or bool((batch.weights > 0).all()):
-        return batch
-    which = batch.weights > 0
-    return Batch(features=batch.features[which], labels=batch.labels[which], weights=batch.weights[which])
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

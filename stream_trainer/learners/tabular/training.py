@@ -8,8 +8,7 @@ from torch import Generator, Tensor
 
 from stream_trainer.features import Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
-from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged
-from stream_trainer.learners.tabular.heads import Head
+from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged, judged_by
 from stream_trainer.learners.tabular.model import Model, Parts, Seen
 from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.nets import Training
@@ -17,8 +16,6 @@ from stream_trainer.learners.tabular.passes import Passes
 from stream_trainer.learners.tabular.replay import Rows
 from stream_trainer.learners.tabular.trial import Forecasts
 
-# A number is not missed by less, however good the forecasts have been: in standard deviations.
-_LEAST_ERROR = 0.01
 _NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm=0.0, finite=True)
 
 
@@ -52,7 +49,9 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
 
     # 2. How the forecasts did.
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
-    judged = _judged(recipe, training, head, seen.mixture, codes, counts, before)
+    judged = NO_DRIFT
+    if recipe.drift:
+        judged = judged_by(recipe.drift, training["drift"], head, seen.mixture, codes, counts, before)
     rows = Rows.of(parts["recent"] | training["recent"], inputs, codes, counts)
     judged = _tried(recipe, state, judged, rows, before, generator)
     mixer = _mixed(recipe, state, seen.forecasts, codes, counts, before, judged)
@@ -88,19 +87,6 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     }
     after = State(spec=spec, serving=joined(parts), training=joined(learning) | {"rng": generator.get_state()})
     return after, report
-
-
-def _judged(
-    recipe: Recipe, training: Parts, head: Head, mixture: Tensor, codes: Tensor, counts: Tensor, before: int
-) -> Judged:
-    """Whether the world has changed; the first block, forecast by nothing, says nothing."""
-    if recipe.drift is None:
-        return NO_DRIFT
-    if not before:
-        return replace(NO_DRIFT, after=training["drift"])
-    usual = max(float(training["drift"]["rates"][2]), _LEAST_ERROR)
-    error = float((mixture - codes).abs().clamp(max=3.0 * usual).mean()) if head.size == 1 else 1.0
-    return recipe.drift.judged(training["drift"], head.misses(mixture, codes, usual), counts, error, before)
 
 
 def _tried(recipe: Recipe, state: State, judged: Judged, rows: Rows, before: int, generator: Generator) -> Judged:
