@@ -150,6 +150,16 @@ def train(
     train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor)
 
 
+@app.command("join", epilog="Example: stream-trainer join examples.flights.pipeline:pipeline")
+def join(pipeline: PipelineAddress, no_create: NoCreate = False) -> None:
+    """Join predictions with the labels that come later, each label into one example, until stopped."""
+    log_to_stderr()
+    stop = stop_on_signal()
+    from infra.joining import join_here  # noqa: PLC0415
+
+    join_here(pipeline, connected(Settings()), stop, create_topics=not no_create)
+
+
 @app.command("serve", epilog="Example: stream-trainer serve examples.flights.pipeline:pipeline --port 8000")
 def serve(
     pipeline: PipelineAddress,

@@ -31,10 +31,12 @@ from stream_trainer.contract import (
 Kind = Literal["example", "request"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+_Weight = Annotated[float, Meta(ge=0, le=FLOAT32_MAX)] | None
+WEIGHT_ATTRIBUTE = f"r{RESERVED_FIELDS.index('_weight')}"
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-_Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
-_Time = Annotated[datetime, Meta(tz=True)] | Annotated[float, Meta(ge=0, le=_LAST_SECOND)]
+KeyText = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
+Instant = Annotated[datetime, Meta(tz=True)] | Annotated[float, Meta(ge=0, le=_LAST_SECOND)]
 
 
 def _feature_type(feature: Feature) -> Any:
@@ -49,7 +51,8 @@ def _feature_type(feature: Feature) -> Any:
             return Annotated[list[number], Meta(min_length=size, max_length=size)]
 
 
-def _label_type(label: Label) -> Any:
+def label_type(label: Label) -> Any:
+    """What msgspec takes a label's JSON value for."""
     match label:
         case BinaryLabel():
             return bool | Literal[0, 1]
@@ -76,12 +79,12 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
     types: list[Any] = [_feature_type(f) for f in contract.features]
     required = [not getattr(f, "optional", False) for f in contract.features]
     whole = kind == "example"
-    given_types: list[Any] = [*(_Text for _ in contract.extra_segments), _Key, _Time]
+    given_types: list[Any] = [*(_Text for _ in contract.extra_segments), KeyText, Instant]
     for given in given_types:
         types.append(given if whole else given | None)
         required.append(whole)
     if whole:
-        types.append(_label_type(contract.label))
+        types.append(label_type(contract.label))
         required.append(True)
     names = field_names(contract, kind)
     fields: list[Any] = [
@@ -90,7 +93,7 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
     ]
     rename = {f"f{i}": name for i, name in enumerate(names)}
     if whole:
-        fields += [(f"r{i}", Any, None) for i in range(len(RESERVED_FIELDS))]
+        fields += [(f"r{i}", _Weight if name == "_weight" else Any, None) for i, name in enumerate(RESERVED_FIELDS)]
         rename |= {f"r{i}": name for i, name in enumerate(RESERVED_FIELDS)}
     return msgspec.defstruct(kind.title(), fields, rename=rename, kw_only=True, forbid_unknown_fields=strict, gc=False)
 
