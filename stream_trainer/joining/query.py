@@ -46,8 +46,9 @@ def session_options(settings: Settings) -> dict[str, str]:
         f"{rocks}.changelogCheckpointing.enabled": "true",
         f"{rocks}.boundedMemoryUsage": "true",
         f"{rocks}.maxMemoryUsageMB": str(settings.join.state_cache_mb),
-        "spark.sql.streaming.stateStore.skipNullsForStreamStreamJoins.enabled": "true",
         "spark.sql.streaming.minBatchesToRetain": "10",
+        # RocksDB asks Hadoop for its own local file system and takes no other: see `infra.spark`.
+        "fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
     }
 
 
