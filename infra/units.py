@@ -29,6 +29,11 @@ def train_unit(
     return Unit(name="trainer", module=_CLI, arguments=arguments, variables={**variables(settings), **more}, log=log)
 
 
+def join_unit(pipeline: str, settings: Settings, log: Path | None = None) -> Unit:
+    """The joiner, on a Spark of its own."""
+    return Unit(name="joiner", module=_CLI, arguments=["join", pipeline], variables=variables(settings), log=log)
+
+
 def serve_unit(
     pipeline: str,
     settings: Settings,

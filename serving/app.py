@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving import openapi
 from serving.answering import Answering
 from serving.clock import Clock, utc_now
+from serving.feedback import Feedback, LabelSink
 from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -62,6 +63,7 @@ def create_app(
     render: Callable[[], Awaitable[bytes]] | None = None,
     address: str | None = None,
     tracing: "Tracing | None" = None,
+    labels: LabelSink | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -77,6 +79,7 @@ def create_app(
         render: the text exposition; None tells of `metrics` alone.
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
+        labels: where `/feedback` writes; without one, or without a `Join`, there is no such route.
     """
     app = _described(pipeline, settings)
     answering = Answering(
@@ -93,6 +96,8 @@ def create_app(
     answers = answering if tracing is None else tracing.answers(answering)
     predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
     app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    if labels is not None and pipeline.join is not None:
+        app.serve_directly("/feedback", "POST", Feedback(pipeline, settings.serving, labels, metrics))
     inference = routes(pipeline, settings.serving, answers, clock, metrics)
     app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])

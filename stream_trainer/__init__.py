@@ -26,7 +26,11 @@ __all__ = [
     "Vector",
 ]
 
-_HOMES = {"Join": "stream_trainer.joining.join", "Pipeline": "stream_trainer.pipeline", "Sgd": "stream_trainer.learners"}
+_HOMES = {
+    "Join": "stream_trainer.joining.join",
+    "Pipeline": "stream_trainer.pipeline",
+    "Sgd": "stream_trainer.learners",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -232,15 +232,17 @@ def run_all(
     pipeline: PipelineAddress,
     port: Annotated[int | None, typer.Option(help="Port of the HTTP service.", min=1, max=65535)] = None,
 ) -> None:
-    """Train, serve and monitor one pipeline on this machine; a part that dies is started again."""
+    """Train, join, serve and monitor one pipeline on this machine; a part that dies is started again."""
     _needs("serve", "fastapi")
     _needs("monitor", "evidently")
     log_to_stderr()
     from infra.supervisor import Supervisor  # noqa: PLC0415
-    from infra.units import serve_unit, train_unit  # noqa: PLC0415
+    from infra.units import join_unit, serve_unit, train_unit  # noqa: PLC0415
+    from stream_trainer.loading import load_pipeline  # noqa: PLC0415
 
     settings = connected(Settings())
-    supervisor = Supervisor([train_unit(pipeline, settings), serve_unit(pipeline, settings, port)])
+    joiners = [] if load_pipeline(pipeline).join is None else [join_unit(pipeline, settings)]
+    supervisor = Supervisor([train_unit(pipeline, settings), *joiners, serve_unit(pipeline, settings, port)])
     supervisor.run(stop_on_signal())
 
 

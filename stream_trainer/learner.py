@@ -26,10 +26,14 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Labelled rows in log order: features float64 `[rows, spec.width]`, labels float64 `[rows]`."""
+    """Labelled rows in log order: features float64 `[rows, spec.width]`, labels float64 `[rows]`.
+
+    `weights` float64 `[rows]`: how much each counts; None when all count 1.
+    """
 
     features: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     @property
     def rows(self) -> int:

@@ -65,7 +65,19 @@ def to_batch(pipeline: Pipeline, rows: pa.Table) -> Batch:
     """Decoded rows, all of them good, as what a learner takes."""
     columns = {f.name: rows.column(f.name).combine_chunks() for f in pipeline.contract.features}
     labels = rows.column(pipeline.contract.label.name).to_numpy()
-    return Batch(features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()))
+    return Batch(
+        features=encode(pipeline.contract, columns), labels=torch.from_numpy(labels.copy()), weights=_weights(rows)
+    )
+
+
+def _weights(rows: pa.Table) -> torch.Tensor | None:
+    """`_weight` of each row, 1 where it has none; None when no row has one."""
+    if "_weight" not in rows.column_names:
+        return None
+    column = rows.column("_weight")
+    if column.null_count == len(column):
+        return None
+    return torch.from_numpy(pc.fill_null(column, 1.0).to_numpy().copy())
 
 
 def _test(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> tuple[Lineage, float]:

@@ -37,7 +37,7 @@ class Status:
     oldest_waiting: int | None = None
     delays: list[int] = field(default_factory=list)
 
-    def add(self, marker: Marker, todo: Plan) -> None:
+    def add(self, _: Marker, todo: Plan) -> None:
         """A batch that was written."""
         self.batches += 1
         for name, count in todo.counts.items():
@@ -49,7 +49,12 @@ class Status:
 
     def fields(self) -> Mapping[str, Any]:
         """For a log line."""
-        return {"batches": self.batches, **self.counts, "waiting": self.waiting, "oldest_waiting_ms": self.oldest_waiting}
+        return {
+            "batches": self.batches,
+            **self.counts,
+            "waiting": self.waiting,
+            "oldest_waiting_ms": self.oldest_waiting,
+        }
 
 
 @dataclass(slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class KeyState(msgspec.Struct, array_like=True, gc=False):
     @property
     def due(self) -> int:
         """The next instant at which a timer has to be served, 0 for none."""
-        return min((item.due for item in (*self.seen, *self.early)), default=0)
+        return min([*(seen.due for seen in self.seen), *(label.due for label in self.early)], default=0)
 
 
 _STATES = msgspec.msgpack.Decoder(KeyState)
@@ -139,7 +139,9 @@ class Matching:
                 case kind if kind == PREDICTION:
                     out += self._predicted(state, event, now)
                 case kind if kind == LABEL:
-                    out += self._labelled(state, Early(event.position, event.at, self._due(event.at, now), event.payload))
+                    out += self._labelled(
+                        state, Early(event.position, event.at, self._due(event.at, now), event.payload)
+                    )
                 case _:
                     reason, value = _UNREADABLE.decode(event.payload)
                     out.append(_unmatched(event.key, event.position, event.at, UNREADABLE, value, detail=reason))

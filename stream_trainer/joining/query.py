@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.streaming import StatefulProcessor
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor
 
 from stream_trainer.errors import StreamFailed, UsageError
 from stream_trainer.joining.commits import Marker
@@ -71,7 +71,7 @@ class JoinKey(StatefulProcessor):
         self._matching = Matching(self._contract, self._join)
         self._state = handle.getValueState("key", "packed binary")
 
-    def handleInputRows(self, key: Any, rows: Iterator[Row], timerValues: Any) -> Iterator[Row]:  # noqa: N802, N803
+    def handleInputRows(self, key: Any, rows: Any, timerValues: Any) -> Iterator[Row]:  # noqa: N802, N803
         """New records of a key."""
         now = timerValues.getCurrentProcessingTimeInMs()
         stored = self._state.get()

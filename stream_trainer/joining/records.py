@@ -165,7 +165,9 @@ def _unreadable(at: int, position: str, error: Exception, value: bytes | None) -
 _Id = KeyText
 
 
-def example(contract: Contract, body: Body, label: Any, *, example_id: str, label_time: Any, weight: float | None) -> bytes:
+def example(
+    contract: Contract, body: Body, label: Any, *, example_id: str, label_time: Any, weight: float | None
+) -> bytes:
     """The record of `P.examples`: what the model saw, its label, and the reserved fields."""
     reserved = (example_id, body.prediction_id, body.model_version, body.output, weight, label_time)
     named = {name: value for name, value in zip(RESERVED_FIELDS, reserved, strict=True) if value is not None}

@@ -186,7 +186,9 @@ class JoinWriter:
         while waiting:
             first = consumer.poll(self._seconds)
             if first is None:
-                raise BrokerUnavailable(f"{sorted(waiting)} did not answer within {self._seconds:g} s; is the broker up?")
+                raise BrokerUnavailable(
+                    f"{sorted(waiting)} did not answer within {self._seconds:g} s; is the broker up?"
+                )
             for message in (first, *consumer.consume(_AT_ONCE, 0)):
                 error = message.error()
                 if error is None:
@@ -237,6 +239,4 @@ class JoinWriter:
 def _meaning(what: str, error: KafkaError, settings: Settings) -> StreamTrainerError:
     if error.code() in _FENCED:
         return Fenced("another joiner of this pipeline has begun: this one ends, nothing was written twice")
-    return BrokerUnavailable(
-        f"{what} failed at {settings.kafka.bootstrap_servers}: {error.str()}; is the broker up?"
-    )
+    return BrokerUnavailable(f"{what} failed at {settings.kafka.bootstrap_servers}: {error.str()}; is the broker up?")

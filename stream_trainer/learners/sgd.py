@@ -132,7 +132,7 @@ class Sgd:
         rows = scaler.scale(batch.features, state.spec.scaled)
         labels = batch.labels.to(torch.float32)
         with _rng(state.training["rng"]) as rng:
-            report = self._steps(net, optimizer, rows, labels, state.spec.task)
+            report = self._steps(net, optimizer, rows, labels, state.spec.task, batch.weights)
         training = {"rng": rng[0], **_optimizer_tensors(optimizer)}
         return State(spec=state.spec, serving=_serving(net, scaler), training=training), report
 
@@ -149,7 +149,13 @@ class Sgd:
         }
 
     def _steps(
-        self, net: nn.Module, optimizer: torch.optim.Optimizer, rows: Tensor, labels: Tensor, task: Task
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rows: Tensor,
+        labels: Tensor,
+        task: Task,
+        weights: Tensor | None,
     ) -> LearnReport:
         loss_of = self.loss or default_loss(task)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -158,7 +164,11 @@ class Sgd:
         for start in range(0, len(rows), self.rows_per_step):
             piece = slice(start, start + self.rows_per_step)
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(net(rows[piece]), labels[piece])
+            logits = net(rows[piece])
+            if weights is None:
+                loss = loss_of(logits, labels[piece])
+            else:
+                loss = _weighted(loss_of, logits, labels[piece], weights[piece].to(torch.float32))
             loss.backward()  # type: ignore[no-untyped-call]
             norm = float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
             value = float(loss.detach())
@@ -192,6 +202,12 @@ class Sgd:
             {k.removeprefix(_NET): v for k, v in state.serving.items() if k.startswith(_NET)}, strict=False
         )
         return net
+
+
+def _weighted(loss_of: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """The sum of weighted losses over the number of rows; each row's loss is what `loss_of` says of it alone."""
+    losses = [loss_of(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
+    return (torch.stack(losses) * weights).mean()
 
 
 def _distance(before: list[Tensor], after: list[nn.Parameter]) -> float:

@@ -131,7 +131,10 @@ def _wait(condition: Any, deadline: float, thread: threading.Thread) -> int:
         if time.monotonic() > deadline or not thread.is_alive():
             raise SystemExit("the joiner did not get there")
         me = psutil.Process()
-        peak = max(peak, sum(_memory(p) for p in (me, *me.children(recursive=True)) if "kafka.Kafka" not in " ".join(_command(p))))
+        peak = max(
+            peak,
+            sum(_memory(p) for p in (me, *me.children(recursive=True)) if "kafka.Kafka" not in " ".join(_command(p))),
+        )
         time.sleep(0.5)
     return peak
 

@@ -84,7 +84,9 @@ def test_any_interleaving_cut_and_restart_gives_the_same(
     batches = [events[a:b] for a, b in itertools.pairwise([0, *cuts, len(events)]) if a < b]
     shuffled = [data.draw(st.permutations(batch)) for batch in batches]
     assert said(play(rules, shuffled)) == expected
-    told = [position for kind, name, _ in expected for position in [name.partition(":")[2] if kind == EXAMPLE else name]]
+    told = [
+        position for kind, name, _ in expected for position in [name.partition(":")[2] if kind == EXAMPLE else name]
+    ]
     assert sorted(t for t in told if t != "timeout") == sorted(e.position for e in labels)
 
 
@@ -195,7 +197,9 @@ def test_a_replay_that_finds_its_marker_writes_nothing() -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
-def test_batches_that_come_back_with_fewer_or_more_rows_write_each_id_once(sizes: list[int], data: st.DataObject) -> None:
+def test_batches_that_come_back_with_fewer_or_more_rows_write_each_id_once(
+    sizes: list[int], data: st.DataObject
+) -> None:
     """A crash after a commit, an offset log that lost its entry: the same batch number, other ends, any number of times."""
     total = sum(sizes)
     rows = [f"p{i}:timeout" for i in range(total)]
