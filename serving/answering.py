@@ -21,6 +21,7 @@ from serving.problems import Problem
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
+from stream_trainer.joining.weights import corrected
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import field_names, key_text, to_columns
 from stream_trainer.settings import ServingSettings
@@ -172,8 +173,11 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Sequence[Any]], Tensor]:
     """Parsed rows to outputs, by the same columns and the same features as training."""
     contract, learner = pipeline.contract, pipeline.learner
 
+    rate = 1.0 if pipeline.join is None else pipeline.join.negative_rate
+
     def predict(served: Served, rows: Sequence[Any]) -> Tensor:
-        return learner.predict(served.state, encode(contract, to_columns(contract, "request", rows)))
+        outputs = learner.predict(served.state, encode(contract, to_columns(contract, "request", rows)))
+        return outputs if rate >= 1 else corrected(outputs, rate)
 
     return predict
 

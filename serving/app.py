@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import openapi
 from serving.answering import Answering
+from serving.answers import Answers
 from serving.clock import Clock, utc_now
 from serving.feedback import Feedback, LabelSink
 from serving.follower import Follower
@@ -94,12 +95,9 @@ def create_app(
     )
     app.state.answering = answering
     answers = answering if tracing is None else tracing.answers(answering)
-    predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
-    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    _add_answers(app, pipeline, settings.serving, answers, metrics, clock, tracing)
     if labels is not None and pipeline.join is not None:
         app.serve_directly("/feedback", "POST", Feedback(pipeline, settings.serving, labels, metrics))
-    inference = routes(pipeline, settings.serving, answers, clock, metrics)
-    app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
     add_page(
@@ -128,6 +126,22 @@ def _described(pipeline: Pipeline, settings: Settings) -> Service:
     described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
     return app
+
+
+def _add_answers(
+    app: Service,
+    pipeline: Pipeline,
+    settings: ServingSettings,
+    answers: Answers,
+    metrics: Metrics,
+    clock: Clock,
+    tracing: "Tracing | None",
+) -> None:
+    """Predictions, by both protocols."""
+    predictor = Predictor(pipeline, settings, answering=answers, metrics=metrics, clock=clock)
+    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    inference = routes(pipeline, settings, answers, clock, metrics)
+    app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
 
 
 def _add_watching(

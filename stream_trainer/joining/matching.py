@@ -144,7 +144,7 @@ class Matching:
                     )
                 case _:
                     reason, value = _UNREADABLE.decode(event.payload)
-                    out.append(_unmatched(event.key, event.position, event.at, UNREADABLE, value, detail=reason))
+                    out.append(unmatched(event.key, event.position, event.at, UNREADABLE, value, detail=reason))
         return out
 
     def expire(self, state: KeyState, now: int) -> list[Emitted]:
@@ -248,7 +248,7 @@ class Matching:
     def _unmatched(self, label: Early, reason: Reason) -> Emitted:
         parsed = self._parse(label.value)
         key = parsed.prediction_id if self.join.on == "prediction_id" else parsed.key
-        return _unmatched(str(key), label.position, label.at, reason, label.value)
+        return unmatched(str(key), label.position, label.at, reason, label.value)
 
 
 def _newest(seen: Seen) -> tuple[int, str]:
@@ -261,7 +261,8 @@ def _choose(near: list[Seen], at: int) -> Seen:
     return max(before, key=_newest) if before else min(near, key=_newest)
 
 
-def _unmatched(key: str, position: str, at: int, reason: str, value: bytes, detail: str | None = None) -> Emitted:
+def unmatched(key: str, position: str, at: int, reason: str, value: bytes, detail: str | None = None) -> Emitted:
+    """The record of `P.unmatched` of what teaches nothing."""
     topic, partition, offset = position.rsplit("/", 2)
     record = {
         "topic": topic,

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream_trainer.crashpoints import crashpoint
 from stream_trainer.errors import BrokerUnavailable, Fenced, InputLost, StreamTrainerError
 from stream_trainer.joining.commits import Marker, Plan, Written, after, names, plan
 from stream_trainer.joining.matching import EXAMPLE, UNMATCHED, Emitted
@@ -123,7 +122,6 @@ class JoinWriter:
                 self._produce(topic, row.key.encode(), row.value, delivered)
             value = msgspec.json.encode(marker)
             self._produce(self._topics.join_commits, f"{self._topics.pipeline}.joiner".encode(), value, delivered)
-            crashpoint("joiner.produced")
             self._producer.flush(self._settings.join.transaction_seconds)
             if failed:
                 raise KafkaException(failed[0])
@@ -132,7 +130,6 @@ class JoinWriter:
             if error.args[0].txn_requires_abort():
                 self._producer.abort_transaction(self._seconds * 3)
             raise
-        crashpoint("joiner.committed")
 
     def _produce(self, topic: str, key: bytes, value: bytes, delivered: Callable[[Any, Message], None]) -> None:
         while True:
