@@ -96,8 +96,7 @@ def create_app(
     app.state.answering = answering
     answers = answering if tracing is None else tracing.answers(answering)
     _add_answers(app, pipeline, settings.serving, answers, metrics, clock, tracing)
-    if labels is not None and pipeline.join is not None:
-        app.serve_directly("/feedback", "POST", Feedback(pipeline, settings.serving, labels, metrics))
+    _add_feedback(app, pipeline, settings.serving, labels, metrics)
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
     add_page(
@@ -142,6 +141,13 @@ def _add_answers(
     app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
     inference = routes(pipeline, settings, answers, clock, metrics)
     app.router.routes.extend(inference if tracing is None else tracing.routes(inference))
+
+
+def _add_feedback(
+    app: Service, pipeline: Pipeline, settings: ServingSettings, labels: LabelSink | None, metrics: Metrics
+) -> None:
+    if labels is not None and pipeline.join is not None:
+        app.serve_directly("/feedback", "POST", Feedback(pipeline, settings, labels, metrics))
 
 
 def _add_watching(
