@@ -41,6 +41,7 @@ def fill(kafka: KafkaSettings, name: str) -> None:
     assert producer.flush(30) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_joiner_killed_around_a_commit_teaches_each_label_once(broker: BrokerInfo, tmp_path: Path, when: str) -> None:
     name = f"kills-{next(_numbers)}"
