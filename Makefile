@@ -36,7 +36,7 @@ format: setup ## let ruff format the code and mend what it can
 bench: setup ## measure what the documentation states
 	$(PYTHON_BIN) -m tests.bench $(ARGS)
 
-faults: setup ## kill everything everywhere for a while, and write what held to docs/faults.md
+faults: setup ## kill everything for a while, ask everything, write what held to docs/faults.md
 	$(PYTHON_BIN) -m tests.faults --report docs/faults.md $(ARGS)
 
 lock: setup ## pin the newest versions that pyproject.toml allows, and the jars

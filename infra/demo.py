@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.live import Live
 
 from infra import broker, demo_view
 from infra.demo_facts import Facts, Tail
+from infra.demo_keys import Lent, lent_key
 from infra.filelock import exclusive
 from infra.local import start_local_broker
 from infra.supervisor import Supervisor, Unit
@@ -63,19 +64,25 @@ class Demo:
         self._folder.mkdir(parents=True, exist_ok=True)
         with exclusive(self._folder.with_name(self._folder.name + ".lock"), wait_seconds=0):
             self._prepare_folder()
-            settings = self._start_broker()
-            tail = Tail(settings, NAME)
-            supervisor = Supervisor(self._units(settings, tail), self._messages.append)
-            try:
-                supervisor.start()
-                tail.start()
-                alive = self._watch(tail, supervisor, seconds, stop)
-            finally:
-                self._say("draining: replayer, service, trainer, broker")
-                supervisor.drain()
-                tail.stop()
-                broker.stop(settings.broker_dir)
+            with lent_key(self._settings.serving.keys_file, self._folder / "keys.json", datetime.now(UTC)) as lent:
+                tail, alive = self._show(lent, seconds, stop)
         return self._conclude(tail, alive=alive)
+
+    def _show(self, lent: Lent, seconds: float | None, stop: threading.Event) -> tuple[Tail, bool]:
+        """Everything started, watched and ended; what was seen, and whether all of it lived."""
+        settings = self._start_broker()
+        tail = Tail(settings, NAME)
+        supervisor = Supervisor(self._units(settings, tail, lent), self._messages.append)
+        try:
+            supervisor.start()
+            tail.start()
+            alive = self._watch(tail, supervisor, seconds, stop)
+        finally:
+            self._say("draining: replayer, service, trainer, broker")
+            supervisor.drain()
+            tail.stop()
+            broker.stop(settings.broker_dir)
+        return tail, alive
 
     def _prepare_folder(self) -> None:
         there = list(self._folder.iterdir())
@@ -96,7 +103,7 @@ class Demo:
         self._say(f"Kafka at {info.bootstrap_servers}; starting Spark, the service and the flights of 2013")
         return self._settings.model_copy(update={"kafka": kafka})
 
-    def _units(self, settings: Settings, tail: Tail) -> list[Unit]:
+    def _units(self, settings: Settings, tail: Tail, lent: Lent) -> list[Unit]:
         logs = self._folder / "logs"
 
         def replay_arguments() -> list[str]:
@@ -107,12 +114,12 @@ class Demo:
             name="replayer",
             module="examples.flights.replay",
             arguments=replay_arguments,
-            variables=variables(settings),
+            variables={**variables(settings), **lent.replayer},
             log=logs / "replayer.log",
         )
         return [
             train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
-            serve_unit(PIPELINE, settings, self._port, logs / "serving.log", admin_port=0),
+            serve_unit(PIPELINE, settings, self._port, logs / "serving.log", admin_port=0, more=lent.serving),
             replay,
         ]
 

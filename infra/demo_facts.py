@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
+from stream_trainer import prediction_blocks
 from stream_trainer.errors import Corrupt, NoVersion, Retryable
 from stream_trainer.kafka import librdkafka_options
 from stream_trainer.settings import Settings
@@ -149,9 +150,10 @@ class Tail:
         value = message.value()
         if message.error() is not None or value is None:
             return
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(ValueError):
             if message.topic() == self._topics.predictions:
-                self._see_prediction(msgspec.json.decode(value, type=_Prediction))
+                for record in prediction_blocks.records(value):
+                    self._see_prediction(msgspec.json.decode(record, type=_Prediction))
             elif message.topic() == self._topics.examples:
                 self.facts.examples += 1
                 self.facts.failed += msgspec.json.decode(value, type=_Example).prediction_id is None

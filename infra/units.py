@@ -41,15 +41,16 @@ def serve_unit(
     log: Path | None = None,
     *,
     admin_port: int | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Unit:
-    """The HTTP service; ports as `serve` takes them, None as the settings say."""
+    """The HTTP service; ports as `serve` takes them, None as the settings say. `more` are further variables."""
     given = {"--port": port, "--admin-port": admin_port}
     arguments = ["serve", pipeline, *(part for name, n in given.items() if n is not None for part in (name, str(n)))]
     return Unit(
         name="serving",
         module=_CLI,
         arguments=arguments,
-        variables=variables(settings),
+        variables={**variables(settings), **more},
         log=log,
         drain_seconds=_SERVING_DRAIN_SECONDS,
     )

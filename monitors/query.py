@@ -9,18 +9,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, restore
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, Policies, Publish, decode_summary
+from monitors.forwarding import Forwarder
 from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
-from monitors.webhook import Webhook, webhook_of
+from monitors.webhook import webhook_of
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
@@ -44,7 +47,7 @@ class MonitorQuery:
     _gate: "_Gate"
     _producer: ControlProducer
     _reports: Reports
-    _webhook: Webhook | None = None
+    _forwarder: Forwarder | None = None
 
     def check(self) -> None:
         """Nothing while the query runs.
@@ -71,8 +74,8 @@ class MonitorQuery:
         with suppress(Exception):
             self.query.stop()
         self._reports.close()
-        if self._webhook is not None:
-            self._webhook.close()
+        if self._forwarder is not None:
+            self._forwarder.stop()
         with suppress(BrokerUnavailable):
             self._producer.close()
 
@@ -133,13 +136,14 @@ def start_monitor(
     with Admin(settings.kafka) as admin:
         admin.create_missing([plans["predictions"], plans["alerts"]])
     url = checkpoint_url(pipeline, settings)
+    storage = open_storage(url, settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
     monitor = Monitor(
         pipeline,
         Policies.of(settings.monitor),
         baselines=Baselines(open_store(settings, pipeline.name)),
-        states=StateFiles(open_storage(url, settings.store)),
-        publish=_publisher(producer, topics.alerts, webhook),
+        states=StateFiles(storage),
+        publish=_publisher(producer, topics.alerts),
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
         metrics=metrics,
@@ -164,7 +168,10 @@ def start_monitor(
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    running = MonitorQuery(query, metrics, gate, producer, reports, webhook)
+    forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage) if webhook else None
+    if forwarder is not None:
+        forwarder.start()
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
@@ -184,11 +191,9 @@ def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
     return [decode_summary(bytes(row.payload)) for row in rows]
 
 
-def _publisher(producer: ControlProducer, topic: str, webhook: Webhook | None) -> Publish:
+def _publisher(producer: ControlProducer, topic: str) -> Publish:
     def publish(alerts: Sequence[Alert]) -> None:
         producer.send(topic, [(alert.alert_key, alert) for alert in alerts])
-        if webhook is not None:
-            webhook.post(alerts)
 
     return publish
 

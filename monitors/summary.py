@@ -4,17 +4,19 @@ This is what runs in Spark's Python workers, so it imports neither torch nor Spa
 skipped and counted by reason, it never fails a batch. Summaries add up, in any order and any grouping.
 """
 
+import itertools
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 
+from stream_trainer import prediction_blocks
 from stream_trainer.contract import Categorical, Contract, Feature, Numeric
 from stream_trainer.decode import reason_of
 from stream_trainer.errors import Poison
@@ -24,6 +26,7 @@ from stream_trainer.schema import TIMESTAMP, as_datetime, struct_type, to_column
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 PRIORITY = "_priority"
 MAX_RECORD_BYTES = 2**20
+_AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
@@ -61,7 +64,9 @@ class Summarise:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """For `mapInArrow`."""
         for batch in batches:
-            summary = self.of(batch.column("value").to_pylist())
+            values = batch.column("value").to_pylist()
+            parts = (self.of(values[start : start + _AT_ONCE]) for start in range(0, len(values), _AT_ONCE))
+            summary = reduce(lambda a, b: add(a, b, sample_rows=self.sample_rows), parts, Summary())
             yield pa.record_batch([pa.array([msgspec.msgpack.encode(summary)], pa.binary())], schema=PAYLOAD)
 
     def of(self, values: Sequence[bytes | None]) -> Summary:
@@ -69,11 +74,11 @@ class Summarise:
         skipped: Counter[str] = Counter()
         records: list[Prediction] = []
         features: list[Any] = []
-        for value in values:
+        for value in itertools.chain.from_iterable(_rows(value, skipped) for value in values):
             try:
                 record, parsed = _parse(self.contract, value)
-            except (msgspec.MsgspecError, ValueError, RecursionError, Poison) as error:
-                skipped[reason_of(error).partition(":")[0]] += 1
+            except _UNREADABLE as error:
+                skipped[_code(error)] += 1
                 continue
             records.append(record)
             features.append(parsed)
@@ -131,6 +136,22 @@ def _tables(first: bytes | None, second: bytes | None, join: Callable[[pa.Table,
 
 
 _decoder = msgspec.json.Decoder(Prediction)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, Poison)
+
+
+def _code(error: Exception) -> str:
+    return reason_of(error).partition(":")[0]
+
+
+def _rows(value: bytes | None, skipped: Counter[str]) -> Sequence[bytes | None]:
+    """The rows of a block; a record of one row, whatever it is, as it stands."""
+    if value is None or len(value) > MAX_RECORD_BYTES:
+        return (value,)
+    try:
+        return prediction_blocks.records(value)
+    except _UNREADABLE as error:
+        skipped[_code(error)] += 1
+        return ()
 
 
 def _parse(contract: Contract, value: bytes | None) -> tuple[Prediction, Any]:

@@ -1,32 +1,26 @@
-"""Alerts to an HTTP endpoint, beside the alerts topic, which stays the record: a webhook that fails disturbs nothing.
+"""One alert to an HTTP endpoint: signed, tried a few times with growing pauses, and counted.
 
-A bounded queue and one thread. Each alert is tried a few times with growing pauses, in order; what does not fit, is
-refused or fails for good is counted. An alert may arrive twice, then under the same delivery id.
+What is refused or fails for good is given up; the alerts topic stays the record. An alert may arrive twice, then under
+the same delivery id.
 """
 
 import hashlib
 import hmac
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from monitors import outgoing
-from monitors.alerts import Alert
 from monitors.outgoing import Failed, Forbidden, Target
 from stream_trainer.errors import UsageError
 from stream_trainer.settings import MonitorSettings
 
-Outcome = Literal["delivered", "failed", "refused", "dropped"]
+Outcome = Literal["delivered", "failed", "refused"]
 Send = Callable[[bytes, str], object]
 Count = Callable[[Outcome], None]
 
-CAPACITY = 1_000
 PAUSES = (1.0, 4.0, 15.0, 60.0)
 _log = logging.getLogger(__name__)
 
@@ -38,11 +32,9 @@ class Delivery(NamedTuple):
     id: str
 
 
-def delivery(alert: Alert) -> Delivery:
-    """The JSON of an alert as in `P.alerts`, and its id."""
-    body = msgspec.json.encode(alert)
-    event = f"{alert.pipeline}\n{alert.alert_key}\n{alert.status}\n{alert.updated_at.isoformat()}\n{alert.report or ''}"
-    return Delivery(body, hashlib.sha256(event.encode()).hexdigest()[:32])
+def delivery(body: bytes) -> Delivery:
+    """The value of a record of `P.alerts` as it stands there, and its id."""
+    return Delivery(body, hashlib.sha256(body).hexdigest()[:32])
 
 
 def signature(secret: bytes, at: int, body: bytes) -> str:
@@ -90,66 +82,31 @@ class Endpoint:
 
 
 class Webhook:
-    """Takes alerts and never makes its caller wait or fail.
+    """Posts one alert after the other, each a few times.
 
     Args:
         send: sends a body under a delivery id, or raises Forbidden or Failed.
-        count: told what became of each alert; may be called from the thread of this object.
-        capacity: so many alerts may wait.
+        count: told what became of each alert.
         pauses: seconds before the second try, the third, and so on.
     """
 
-    def __init__(self, send: Send, count: Count, *, capacity: int = CAPACITY, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, send: Send, count: Count, *, pauses: Sequence[float] = PAUSES) -> None:
         self._send = send
         self._count = count
         self._pauses = tuple(pauses)
-        self._waiting: queue.Queue[Delivery | None] = queue.Queue(capacity)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def post(self, alerts: Sequence[Alert]) -> None:
-        """Take alerts to be sent; called by one thread."""
-        if self._thread is None and alerts:
-            self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
-            self._thread.start()
-        for alert in alerts:
-            try:
-                self._waiting.put_nowait(delivery(alert))
-            except queue.Full:
-                self._count("dropped")
-                _log.warning("alert %s was not posted: %d others wait", alert.alert_key, self._waiting.maxsize)
-
-    def close(self, seconds: float = 5.0) -> None:
-        """Send what waits, once each and within the time; the rest is counted as dropped."""
-        self._stop.set()
-        with suppress(queue.Full):  # then the thread is awake, and looks at `_stop` after each
-            self._waiting.put_nowait(None)
-        if self._thread is not None:
-            self._thread.join(seconds)
-        while True:
-            try:
-                left = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            if left is not None:
-                self._count("dropped")
-
-    def _run(self) -> None:
-        while True:
-            try:
-                taken = self._waiting.get(timeout=None if not self._stop.is_set() else 0)
-            except queue.Empty:
-                return
-            if taken is None:
-                return
-            try:
-                outcome = self._deliver(taken)
-            except Exception:  # noqa: BLE001 - this thread outlives whatever one alert does
-                _log.exception("an alert could not be posted")
-                outcome = "failed"
+    def post(self, body: bytes, stop: threading.Event) -> bool:
+        """Post one alert and count what became of it; False when `stop` was set while it waited for another try."""
+        try:
+            outcome = self._deliver(delivery(body), stop)
+        except Exception:  # noqa: BLE001 - the next alert is posted, whatever this one does
+            _log.exception("an alert could not be posted")
+            outcome = "failed"
+        if outcome is not None:
             self._count(outcome)
+        return outcome is not None
 
-    def _deliver(self, taken: Delivery) -> Outcome:
+    def _deliver(self, taken: Delivery, stop: threading.Event) -> Outcome | None:
         for pause in (*self._pauses, None):
             try:
                 self._send(*taken)
@@ -157,9 +114,11 @@ class Webhook:
                 _log.error("an alert was not posted: %s", error)
                 return "refused"
             except Failed as error:
-                if not error.again or pause is None or self._stop.wait(pause):
+                if not error.again or pause is None:
                     _log.warning("an alert was not posted: %s", error)
                     return "failed"
+                if stop.wait(pause):
+                    return None
             else:
                 return "delivered"
         return "failed"

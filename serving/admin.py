@@ -25,7 +25,8 @@ from serving.follower import Follower
 from serving.keys import Caller
 from serving.problems import Problem, answer_http_exception
 from stream_trainer import championing
-from stream_trainer.championing import Decided, Undecidable
+from stream_trainer.championing import Decided
+from stream_trainer.deciding import Undecidable
 from stream_trainer.errors import Corrupt, Retryable, StoreDamaged, StoreUnwritable
 from stream_trainer.settings import KafkaSettings
 from stream_trainer.store import ModelStore

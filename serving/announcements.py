@@ -11,18 +11,22 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream_trainer.errors import BrokerUnavailable
-from stream_trainer.kafka import client_options, reached
+from stream_trainer.log_reader import PARTITION_END, consumer_options
 from stream_trainer.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
 
 CHAMPION = b"champion"
 _SLICE_SECONDS = 0.2
-_BOOTSTRAP_MS = 2_000
+_OPEN_SECONDS = 2.0
 _CATCH_UP_SECONDS = 10.0
+_AT_ONCE = 1_000
+_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED  # librdkafka asks for one that nothing here needs
+# News are rare and wake the fetch that waits for them: to ask again after 20 ms, as who reads ranges does, is for nothing.
+_OPTIONS: dict[str, Any] = {"auto.offset.reset": "earliest", "fetch.wait.max.ms": 500}
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,26 +57,27 @@ class AnnouncementSource(Protocol):
 
 
 class KafkaAnnouncements:
-    """`P.models` through kafka-python, read-committed.
+    """`P.models` through librdkafka, read-committed: it fetches without the interpreter, which requests need.
 
     Args:
         settings: how to reach Kafka.
         topic: the pipeline's models topic.
-        prepare: called once the broker answers and before the topic is read, such as to create it.
+        prepare: called before the topic is read, such as to create it; raises when the broker does not answer.
     """
 
     def __init__(self, settings: KafkaSettings, topic: str, prepare: Callable[[], None]) -> None:
         self._settings = settings
         self._topic = topic
         self._prepare = prepare
-        self._consumer: KafkaConsumer | None = None
+        self._consumer: Consumer | None = None
+        self._unread: set[int] = set()
         self._closed = threading.Event()
         self._asked = threading.Event()
 
     def poll(self, seconds: float) -> list[Announcement]:
         """See `AnnouncementSource.poll`; the first call reads up to the topic's present end."""
         deadline = time.monotonic() + seconds
-        with reached(f"reading {self._topic}", self._settings):
+        try:
             if self._consumer is None:
                 self._consumer = self._open()
                 return self._catch_up(self._consumer)
@@ -82,6 +87,12 @@ class KafkaAnnouncements:
                 if found or left <= 0 or self._asked.is_set():
                     self._asked.clear()
                     return found
+        except KafkaException as error:
+            self._release()  # the next call begins anew: what it reads again is known already
+            raise BrokerUnavailable(
+                f"reading {self._topic} failed at {self._settings.bootstrap_servers}: {error.args[0].str()}; "
+                "is the broker up?"
+            ) from error
         self._release()
         return []
 
@@ -93,54 +104,57 @@ class KafkaAnnouncements:
         """Ends a waiting `poll` soon, this once, with what there is: whoever follows then looks at the store."""
         self._asked.set()
 
-    def _open(self) -> KafkaConsumer:
-        options = client_options(self._settings) | {"bootstrap_timeout_ms": _BOOTSTRAP_MS}
-        consumer = KafkaConsumer(
-            **options,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            group_id=None,
-            auto_offset_reset="earliest",
-            reconnect_backoff_max_ms=2_000,
-        )
+    def _open(self) -> Consumer:
+        options = consumer_options(self._settings) | _OPTIONS
+        self._prepare()
+        consumer = Consumer(options)
         try:
-            self._prepare()
-            partitions = sorted(consumer.partitions_for_topic(self._topic) or ())
-            if not partitions:
+            found = consumer.list_topics(self._topic, timeout=_OPEN_SECONDS).topics[self._topic]
+            if found.error is not None or not found.partitions:
                 raise BrokerUnavailable(f"topic {self._topic} is not there yet")
-            consumer.assign([TopicPartition(self._topic, p) for p in partitions])
-            consumer.seek_to_beginning()
+            self._unread = set(found.partitions)
+            consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in sorted(found.partitions)])
         except BaseException:
             consumer.close()
             raise
         return consumer
 
-    def _catch_up(self, consumer: KafkaConsumer) -> list[Announcement]:
-        ends = consumer.end_offsets(list(consumer.assignment()))
+    def _catch_up(self, consumer: Consumer) -> list[Announcement]:
         deadline = time.monotonic() + _CATCH_UP_SECONDS
         found: list[Announcement] = []
-        while any(consumer.position(tp) < end for tp, end in ends.items()):
+        while self._unread and not self._closed.is_set() and time.monotonic() < deadline:
             found += self._read(consumer, _SLICE_SECONDS)
-            if self._closed.is_set() or time.monotonic() > deadline:
-                break
         return found
 
-    def _read(self, consumer: KafkaConsumer, seconds: float) -> list[Announcement]:
-        batches = consumer.poll(timeout_ms=int(seconds * 1000))
-        records = [record for batch in batches.values() for record in batch if record.key == CHAMPION]
-        return [a for record in records if (a := _decode(record)) is not None]
+    def _read(self, consumer: Consumer, seconds: float) -> list[Announcement]:
+        """What has come, if only that a partition ends here: that is no announcement."""
+        first = consumer.poll(seconds)
+        if first is None:
+            return []
+        found = []
+        for message in (first, *consumer.consume(_AT_ONCE, 0)):
+            error = message.error()
+            if error is None and message.key() == CHAMPION:
+                found.append(_decode(message))
+            elif error is not None and error.code() == PARTITION_END:
+                self._unread.discard(message.partition() or 0)
+            elif error is not None and error.code() != _NO_GROUP:
+                raise KafkaException(error)
+        return [announcement for announcement in found if announcement is not None]
 
     def _release(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
 
-def _decode(record: Any) -> Announcement | None:
-    if record.value is None:
+def _decode(message: Message) -> Announcement | None:
+    value = message.value()
+    if value is None:
         return None
     try:
-        return msgspec.json.decode(record.value, type=Announcement)
+        return msgspec.json.decode(value, type=Announcement)
     except (msgspec.MsgspecError, ValueError) as error:
-        logger.warning("%s[%d]@%d is not an announcement: %s", record.topic, record.partition, record.offset, error)
+        where = f"{message.topic()}[{message.partition()}]@{message.offset()}"
+        logger.warning("%s is not an announcement: %s", where, error)
         return None

@@ -21,6 +21,7 @@ from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
 from serving.oip.routes import routes
 from serving.page.routes import add_page
+from serving.page.state import PageState, Process
 from serving.predict import Predictor
 from serving.prediction_log import PredictionSink
 from serving.problems import answer_http_exception
@@ -65,6 +66,7 @@ def create_app(
     address: str | None = None,
     tracing: "Tracing | None" = None,
     labels: LabelSink | None = None,
+    worker: Process | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
 
@@ -81,6 +83,7 @@ def create_app(
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
         labels: where `/feedback` writes; without one, or without a `Join`, there is no such route.
+        worker: which of several processes this is, for the page to say.
     """
     app = _described(pipeline, settings)
     answering = Answering(
@@ -99,16 +102,8 @@ def create_app(
     _add_feedback(app, pipeline, settings.serving, labels, metrics)
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
-    add_page(
-        app,
-        pipeline,
-        settings.serving,
-        follower=follower,
-        metrics=metrics,
-        store=store,
-        clock=clock,
-        address=address,
-    )
+    page = PageState(pipeline.name, follower, metrics, clock, worker=worker)
+    add_page(app, pipeline, settings.serving, page, follower=follower, store=store, address=address)
     app.add_exception_handler(HTTPException, answer_http_exception)
     return app
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from serving.problems import Problem
+from serving.row_count import RowCount, TooMany
 from stream_trainer.contract import Contract
 from stream_trainer.schema import struct_type
 
@@ -53,6 +54,18 @@ async def receive_body(receive: Receive, content_length: str, limit: int) -> byt
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def refuse_encoded(content_encoding: str) -> None:
+    """Bodies are read as they are.
+
+    Raises:
+        Problem: 415, the header names another encoding than `identity`.
+    """
+    if content_encoding != "identity":
+        # What is refused before it is read cannot be followed by another request on the same connection.
+        detail = "send the body without a content encoding"
+        raise Problem(415, "unsupported_encoding", detail, headers={"connection": "close"})
+
+
 def _too_large(limit: int) -> Problem:
     # The rest of the body is unread, so the connection cannot carry another request.
     return Problem(413, "body_too_large", f"at most {limit} bytes are read", headers={"connection": "close"})
@@ -83,6 +96,7 @@ class RowParser:
             msgspec.defstruct("Instances", [("instances", some)])
         )
         self._max_rows = max_rows
+        self._count = RowCount(row, max_rows)
 
     def parse(self, body: bytes) -> list[Any]:
         """The rows of a request.
@@ -91,10 +105,16 @@ class RowParser:
             Problem: 422 with what is wrong and where, 413 when there are too many rows.
         """
         try:
+            self._count.check(body)
             rows: list[Any] = self._decoder.decode(body).instances
         except UNREADABLE as error:
             raise unreadable(error, 422) from None
+        except TooMany:
+            raise self._refusal() from None
         if len(rows) > self._max_rows:
-            detail = f"{len(rows)} instances, at most {self._max_rows} are answered at once"
-            raise Problem(413, "too_many_rows", detail, where="$.instances")
+            raise self._refusal()
         return rows
+
+    def _refusal(self) -> Problem:
+        detail = f"at most {self._max_rows} instances are answered at once"
+        return Problem(413, "too_many_rows", detail, where="$.instances")

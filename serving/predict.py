@@ -4,7 +4,6 @@ A plain ASGI application: what a framework does for each request costs more than
 """
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
@@ -15,9 +14,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from serving.answers import ANY, Answers, Outcome
-from serving.body import RowParser, receive_body
+from serving.body import RowParser, receive_body, refuse_encoded
 from serving.clock import Clock
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT, wish
+from serving.counting import Counting
 from serving.disconnect import unless_gone
 from serving.metrics import Metrics
 from serving.problems import Problem
@@ -67,32 +67,25 @@ class Predictor:
         self._answering = answering
         self._clock = clock
         self._metrics = metrics
-        self._answered = metrics.requests.labels("answered")
         self._rows = RowParser(pipeline.contract, settings.max_rows)
         self._predictions = reader(pipeline.contract)
         self._encode = msgspec.json.Encoder().encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        started = time.perf_counter()
-        outcome = "failed"
         try:
-            content = await self._content(scope, receive)
-            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _length(content)]})
-            await send({"type": "http.response.body", "body": content})
-            outcome = "answered"
+            with Counting(self._metrics):
+                content = await self._content(scope, receive)
+                await send({"type": "http.response.start", "status": 200, "headers": [_JSON, _length(content)]})
+                await send({"type": "http.response.body", "body": content})
         except Problem as problem:
-            outcome = problem.reason
             await problem.response()(scope, receive, send)
         except ClientDisconnect:
-            outcome = "disconnected"
+            return
         except Exception:
             logger.exception("a request failed")
             detail = "the prediction failed; the service's log says why"
             await Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", detail).response()(scope, receive, send)
-        finally:
-            (self._answered if outcome == "answered" else self._metrics.requests.labels(outcome)).inc()
-            self._metrics.request_seconds.observe(time.perf_counter() - started)
 
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         length, demands = b"", False
@@ -101,8 +94,8 @@ class Predictor:
                 length = value
             elif name in _DEMANDS:
                 demands = True
-            elif name == b"content-encoding" and value != b"identity":
-                raise _encoded()
+            elif name == b"content-encoding":
+                refuse_encoded(value.decode("latin-1"))
         body = await receive_body(receive, length.decode("latin-1"), self._max_body_bytes)
         requested_at = self._clock()
         rows = self._rows.parse(body)
@@ -119,12 +112,6 @@ class Predictor:
             staleness_seconds=round(outcome.staleness, 6),
             predictions=self._predictions(outcome),
         )
-
-
-def _encoded() -> Problem:
-    # What is refused before it is read cannot be followed by another request on the same connection.
-    close = {"connection": "close"}
-    return Problem(415, "unsupported_encoding", "send the body without a content encoding", headers=close)
 
 
 def _length(content: bytes) -> tuple[bytes, bytes]:

@@ -28,13 +28,13 @@ class PredictionIds:
         with self._lock:
             first = max(microseconds * 4096 // 1000, self._last + 1)
             self._last = first + count - 1
-        tails = os.urandom(8 * count).hex()
-        return [_uuid(first + i, tails, 16 * i) for i in range(count)]
+        tail = _tail()
+        return [f"{_prefix(tick >> 12)}{tick & 0xFFF:03x}{tail}" for tick in range(first, first + count)]
 
 
-def _uuid(tick: int, tails: str, at: int) -> str:
-    """`tick` counts 1/4096 of a millisecond since the epoch; `tails` holds 16 random digits at `at`."""
-    return f"{_prefix(tick >> 12)}{tick & 0xFFF:03x}-{_VARIANT[tails[at]]}{tails[at + 1 : at + 4]}-{tails[at + 4 : at + 16]}"
+def _tail() -> str:
+    digits = os.urandom(8).hex()
+    return f"-{_VARIANT[digits[0]]}{digits[1:4]}-{digits[4:]}"
 
 
 @lru_cache(maxsize=16)

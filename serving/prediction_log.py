@@ -5,11 +5,13 @@ fit in the bound, and what the broker does not take in time, is dropped and coun
 """
 
 import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from serving.metrics import Metrics
@@ -21,7 +23,6 @@ from stream_trainer.settings import Settings
 logger = logging.getLogger(__name__)
 
 _TURN_SECONDS = 0.02
-_AT_ONCE = 500
 
 
 class PredictionSink(Protocol):
@@ -115,10 +116,10 @@ class PredictionLog:
         rows = len(answered.ids)
         taken = 0
         try:
-            messages = [{"key": key, "value": value} for key, value in self._encoder.records(answered)]
-            for start in range(0, rows, _AT_ONCE):
-                some = messages[start : start + _AT_ONCE]
-                taken += self._producer.produce_batch(self._topic, some, on_delivery=self._delivered)
+            for of_rows, some in itertools.groupby(self._encoder.messages(answered), lambda message: message.rows):
+                records = [{"key": message.key, "value": message.value} for message in some]
+                delivered = partial(self._delivered, of_rows)
+                taken += of_rows * self._producer.produce_batch(self._topic, records, on_delivery=delivered)
                 self._serve()
         except Exception:
             logger.exception("prediction records could not be written")
@@ -126,11 +127,11 @@ class PredictionLog:
             return
         self._drop("producer_full", rows - taken)
 
-    def _delivered(self, error: Any, _: Any) -> None:
+    def _delivered(self, rows: int, error: Any, _: Any) -> None:
         if error is None:
-            self._acknowledged += 1
+            self._acknowledged += rows
         else:
-            self._undelivered += 1
+            self._undelivered += rows
 
     def _serve(self) -> None:
         """Delivery reports arrive in here; they are counted once for many."""

@@ -1,12 +1,12 @@
-"""One answered row as the record of `P.predictions`; see `docs/schemas/prediction.json`.
+"""Answered rows as records of `P.predictions`: one a row, or one block for many; see `docs/schemas/`.
 
 Features are written as they were parsed, so training can be shown exactly what serving saw.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +15,12 @@ from stream_trainer.contract import Contract
 from stream_trainer.schema import as_datetime, field_names, key_text
 
 Role = Literal["champion", "challenger", "canary"]
+
+# Fewer rows are a record each: they lie in the partition of their own id, and to find one is to read one.
+BLOCK_ROWS = 9
+# Kafka takes 1 MB by default; a record's headers and the batch around it are not counted here.
+_MOST_BYTES = 512 * 1024
+_MOST_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +47,34 @@ class _Record(msgspec.Struct, gc=False):
     event_time: Any = UNSET
 
 
+class _Block(msgspec.Struct, gc=False):
+    """See `stream_trainer.prediction_blocks`; `rows` is the first field, by which a block is known."""
+
+    rows: int
+    requested_at: datetime
+    model_version: int | None
+    role: str
+    prediction_id: Sequence[str]
+    output: Sequence[Any]
+    segments: msgspec.Struct
+    features: msgspec.Struct
+    key: Any = UNSET
+    event_time: Any = UNSET
+
+
+class Message(NamedTuple):
+    """A record to be produced, and how many rows it holds."""
+
+    key: bytes
+    value: bytes
+    rows: int
+
+
 class RecordEncoder:
     """Encodes the rows of one contract; not safe to call from several threads."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, *, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         names = field_names(contract, "request")
         features = [f.name for f in contract.features]
         self._width = len(features)
@@ -55,8 +85,40 @@ class RecordEncoder:
         self._time_at = names.index(contract.event_time)
         self._encode = msgspec.json.Encoder().encode
 
-    def records(self, answered: Answered) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value of each row's record."""
+    def messages(self, answered: Answered) -> Iterator[Message]:
+        """The records of a request: one for each row, or blocks of up to 100 rows when there are many."""
+        if len(answered.ids) < BLOCK_ROWS:
+            yield from self._records(answered)
+            return
+        for start in range(0, len(answered.ids), _MOST_ROWS):
+            yield from self._blocks(_part(answered, start, start + _MOST_ROWS))
+
+    def _blocks(self, answered: Answered) -> Iterator[Message]:
+        rows = len(answered.ids)
+        columns = list(zip(*map(msgspec.structs.astuple, answered.rows), strict=True))
+        keys, times = columns[self._key_at], columns[self._time_at]
+        block = _Block(
+            rows,
+            answered.requested_at,
+            answered.model_version,
+            answered.role,
+            answered.ids,
+            [None] * rows if answered.outputs is None else answered.outputs,
+            self._segments(*[columns[i] for i in self._segment_at]),
+            self._features(*columns[: self._width]),
+            UNSET if all(key is None for key in keys) else [key_text(key) for key in keys],
+            UNSET
+            if all(time is None for time in times)
+            else [None if time is None else as_datetime(time) for time in times],
+        )
+        value = self._encode(block)
+        if len(value) > self._most_bytes and rows > 1:
+            yield from self._blocks(_part(answered, 0, rows // 2))
+            yield from self._blocks(_part(answered, rows // 2, rows))
+            return
+        yield Message(answered.ids[0].encode(), value, rows)
+
+    def _records(self, answered: Answered) -> Iterator[Message]:
         outputs = [None] * len(answered.ids) if answered.outputs is None else answered.outputs
         for prediction_id, row, output in zip(answered.ids, answered.rows, outputs, strict=True):
             values = msgspec.structs.astuple(row)
@@ -72,7 +134,12 @@ class RecordEncoder:
                 UNSET if key is None else key_text(key),
                 UNSET if time is None else as_datetime(time),
             )
-            yield prediction_id.encode(), self._encode(record)
+            yield Message(prediction_id.encode(), self._encode(record), 1)
+
+
+def _part(answered: Answered, start: int, end: int) -> Answered:
+    outputs = None if answered.outputs is None else answered.outputs[start:end]
+    return replace(answered, ids=answered.ids[start:end], rows=answered.rows[start:end], outputs=outputs)
 
 
 def _struct(name: str, fields: Sequence[str]) -> type[msgspec.Struct]:

@@ -20,6 +20,7 @@ from serving.feedback import KafkaLabels
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
+from serving.page.state import Process
 from serving.ports import open_ports, refuse_open, serve, signals_restored, url_of
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.telemetry import open_tracing
@@ -75,7 +76,7 @@ def run(pipeline_address: str, settings: Settings, *, no_create: bool = False, w
         orders = create_admin(parts.store, parts.follower, settings.kafka, look=parts.source.hurry)
         companions = [] if admin is None else [(ways.admin(orders), admin)]
         said = _say if worker is None or worker.index == 0 else _nothing
-        app = _app(pipeline_address, pipeline, settings, parts)
+        app = _app(pipeline_address, pipeline, settings, parts, worker)
         first = ways.public(
             app,
             lambda: said(pipeline, settings.serving, public, admin),
@@ -149,7 +150,7 @@ def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], No
     )
 
 
-def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts) -> FastAPI:
+def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts, worker: Worker | None) -> FastAPI:
     return create_app(
         pipeline,
         settings,
@@ -162,6 +163,7 @@ def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts) ->
         tracing=parts.tracing,
         labels=parts.labels,
         render=None if parts.peers is None else parts.peers.render,
+        worker=None if worker is None else Process(number=worker.index + 1, count=worker.count),
     )
 
 

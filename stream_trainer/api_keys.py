@@ -25,6 +25,7 @@ from stream_trainer.errors import UsageError
 Scope = Literal["predict", "feedback", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "st"
+VARIABLE = "STREAM_TRAINER_API_KEY"  # where a client of the examples finds its key
 ID_BYTES = 6
 SECRET_BYTES = 32
 MOST_BYTES = 4 * 2**20

@@ -12,22 +12,13 @@ from typing import Any
 
 import msgspec
 
+from stream_trainer.deciding import Undecidable, append
 from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged, UsageError
 from stream_trainer.settings import KafkaSettings
 from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.aliases import CHAMPION, Alias, Entry, Promotion, champion_of
 
 logger = logging.getLogger(__name__)
-
-TRIES = 5
-
-
-class Undecidable(UsageError):
-    """A decision that the store's versions do not allow; `why` is a stable code, the message names the store."""
-
-    def __init__(self, why: str, message: str) -> None:
-        self.why = why
-        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +169,10 @@ def _before(store: ModelStore, alias: Alias | None) -> int:
 
 
 def _append(store: ModelStore, decide: Callable[[Alias | None], Alias]) -> Decided:
-    """Decide on the newest entry, again when somebody else was faster."""
-    for _ in range(TRIES):
-        number, alias = newest_entry(store)
-        wanted = decide(alias)
-        appended = store.set_alias(CHAMPION, wanted, number)
-        if appended is not None:
-            return Decided(appended, wanted)
-    contended = f"the champion of {store.describe()} is being set by others all the time: look, and try again"
-    raise Undecidable("contended", contended)
+    def put(alias: Alias, after: int) -> int | None:
+        return store.set_alias(CHAMPION, alias, after)
+
+    return Decided(*append(f"the champion of {store.describe()}", lambda: newest_entry(store), decide, put))
 
 
 def _said(version: int | None, alias: Alias | None, by: str, reason: str, *, hold: bool) -> Alias:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import champion, keys, lineage, models, rejected, replay
+from stream_trainer.commands import champion, connecting, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.settings import Settings
@@ -65,9 +65,7 @@ def _at(settings: Settings, servers: str) -> Settings:
     return settings.model_copy(update={"kafka": kafka})
 
 
-rejected.connect = connected
-replay.connect = connected
-lineage.connect = connected
+connecting.connect = connected
 champion.reachable = running
 
 

@@ -4,7 +4,7 @@ Weights follow `parent`. After `train --from V` the parent is not the version be
 is then not in the weights, and not in this chain.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import msgspec
@@ -76,15 +76,21 @@ def learned(chain: Sequence[Version]) -> Learned:
     lost: list[Loss] = []
     for version in chain:
         manifest = version.manifest
-        kept_out = list(manifest.quarantined)
-        for cut in manifest.cuts:
-            if cut in kept_out:
-                kept_out.remove(cut)
-                bad += _stretches(manifest, cut)
-            else:
-                good += _stretches(manifest, cut)
+        for cut, quarantined in judged_cuts(manifest):
+            into = bad if quarantined else good
+            into += _stretches(manifest, cut)
         lost += manifest.lost
     return Learned(learned=_joined(good), quarantined=_joined(bad), lost=_joined(_of_loss(loss) for loss in lost))
+
+
+def judged_cuts(manifest: Manifest) -> Iterator[tuple[Ranges, bool]]:
+    """A version's cuts in their order, and whether each was quarantined."""
+    kept_out = list(manifest.quarantined)
+    for cut in manifest.cuts:
+        quarantined = cut in kept_out
+        if quarantined:
+            kept_out.remove(cut)
+        yield cut, quarantined
 
 
 def _stretches(manifest: Manifest, cut: Ranges) -> list[Stretch]:

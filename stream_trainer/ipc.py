@@ -18,8 +18,8 @@ from stream_trainer.errors import Corrupt
 
 _MAGIC = b"ARROW1\0\0"
 _VERSION_5, _DICTIONARY, _RECORDS = 4, 2, 3
-_PAIR = 16
 _NOT_COMPRESSED = -1
+_WORTH_THREADS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ def read_file(data: bytes, where: str, limits: Limits = FILE_LIMITS) -> pa.Table
     """
     stream = check_file(data, where, limits)
     try:
-        with pa.ipc.open_stream(stream) as reader:
+        threads = stream.size >= _WORTH_THREADS
+        with pa.ipc.open_stream(stream, options=pa.ipc.IpcReadOptions(use_threads=threads)) as reader:
             table = reader.read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -221,9 +222,8 @@ class _Table:
         if place is None:
             return
         start = place + _read(self.data, "<I", place)
-        for i in range(_read(self.data, "<I", start)):
-            at = start + 4 + i * _PAIR
-            yield _read(self.data, "<q", at), _read(self.data, "<q", at + 8)
+        numbers = struct.unpack_from(f"<{2 * _read(self.data, '<I', start)}q", self.data, start + 4)
+        yield from zip(numbers[::2], numbers[1::2], strict=True)
 
     def _place(self, field: int) -> int | None:
         vtable = self.at - _read(self.data, "<i", self.at)

@@ -251,9 +251,7 @@ class Log:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._consumer = KafkaConsumer(
-                **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None
-            )
+            self._consumer = committed_reader(settings)
 
     def close(self) -> None:
         """Release the connection."""
@@ -323,12 +321,17 @@ class Message:
     timestamp: float
 
 
+def committed_reader(settings: KafkaSettings, **options: Any) -> KafkaConsumer:
+    """A read-committed consumer in no group; `options` are kafka-python's."""
+    return KafkaConsumer(
+        **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None, **options
+    )
+
+
 def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> list[Message]:
     """Every record of a topic up to its present end, in partition and offset order; values parsed from JSON."""
     with reached(f"reading {topic}", settings):
-        consumer = KafkaConsumer(
-            **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None
-        )
+        consumer = committed_reader(settings)
         try:
             partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
             return list(_read(consumer, partitions, time.monotonic() + seconds))
@@ -339,13 +342,7 @@ def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> l
 def read_one(settings: KafkaSettings, topic: str, partition: int, offset: int) -> bytes | None:
     """The value of one record, None when it is gone."""
     with reached(f"reading {topic}[{partition}]@{offset}", settings):
-        consumer = KafkaConsumer(
-            **client_options(settings),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            group_id=None,
-            auto_offset_reset="earliest",
-        )
+        consumer = committed_reader(settings, auto_offset_reset="earliest")
         try:
             where = TopicPartition(topic, partition)
             consumer.assign([where])

@@ -48,7 +48,7 @@ def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lin
     lineage, loss = _test(pipeline, lineage, batch)
     if rows.num_rows:
         lineage = _train(pipeline, lineage, cut.ranges, good, batch, seen=rows.num_rows, loss=loss)
-    return _account(pipeline, lineage, cut, ordered)
+    return _account(pipeline, lineage, cut, ordered, usable=batch.rows)
 
 
 def rejected(rows: pa.Table) -> pa.Table:
@@ -127,14 +127,14 @@ def _train(
     )
 
 
-def _account(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:
+def _account(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table, *, usable: int) -> Lineage:
     pending = lineage.pending
     event_time = _span(rows.column(pipeline.contract.event_time))
     append_time = _span(rows.column("_append_time"))
     counted = replace(
         pending,
         cuts=(*pending.cuts, cut.ranges),
-        rows=pending.rows + Rows(seen=rows.num_rows, rejected=rejected(rows).num_rows),
+        rows=pending.rows + Rows(seen=rows.num_rows, rejected=rows.num_rows - usable),
         unknown_fields=pending.unknown_fields + (pc.sum(rows.column("_unknown_fields")).as_py() or 0),
         event_time=event_time.union(pending.event_time) if event_time else pending.event_time,
         append_time=append_time.union(pending.append_time) if append_time else pending.append_time,

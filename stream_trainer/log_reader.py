@@ -43,7 +43,7 @@ _PATIENCE = 3
 _NOWHERE = -1
 _GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - confluent-kafka's names
 _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001
-_END = KafkaError._PARTITION_EOF  # noqa: SLF001
+PARTITION_END = KafkaError._PARTITION_EOF  # noqa: SLF001 - confluent-kafka's name
 
 Where = tuple[str, int]
 
@@ -238,7 +238,7 @@ class LogReader:
             problem = message.error()
             if problem is None:
                 cursor.keep(message)
-            elif problem.code() == _END:
+            elif problem.code() == PARTITION_END:
                 cursor.ended = cursor.reached = max(cursor.reached, message.offset() or 0)
             else:
                 cursor.failure = problem

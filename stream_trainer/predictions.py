@@ -1,6 +1,8 @@
 """Finds one prediction in `P.predictions`: its id holds its time and, as the record's key, its partition.
 
-The scan is bounded: it begins a little before that time and ends a little after it.
+The scan is bounded: it begins a little before that time and ends a little after it. A row of a large request stands
+in a block (`prediction_blocks`), whose key is the request's first id; so all partitions are looked at, first the few
+seconds in which nearly every record was written.
 """
 
 import time
@@ -11,19 +13,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from kafka.partitioner.default import murmur2
 
+from stream_trainer import prediction_blocks
 from stream_trainer.errors import BrokerUnavailable, Corrupt, InputLost, UsageError
-from stream_trainer.log_reader import consumer_options
+from stream_trainer.log_reader import PARTITION_END, consumer_options
 from stream_trainer.settings import KafkaSettings
 
 # Clocks of several services differ, and a record may wait in the service's queue before it is produced.
 BEFORE = timedelta(minutes=1)
 AFTER = timedelta(minutes=15)
+_NEAR = (timedelta(seconds=2), timedelta(seconds=10))
 MAX_RECORDS = 2_000_000
 _AT_ONCE = 10_000
-_END = KafkaError._PARTITION_EOF  # noqa: SLF001 - confluent-kafka's name
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +44,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     topic: str = ""
     partition: int = 0
     offset: int = 0
+
+
+class _Id(msgspec.Struct, frozen=True):
+    prediction_id: str
 
 
 def time_of(prediction_id: str) -> datetime:
@@ -95,25 +102,46 @@ class _Search:
     def run(self) -> Prediction:
         count = self._partitions()
         first = partition_of(self._wanted, count)
-        # Partitions may have been added since: then the key lies in another one.
-        for partition in (first, *(p for p in range(count) if p != first)):
-            for message in self._around(partition):
-                if message.key() != self._wanted.encode():
-                    continue
-                found = _parsed(message)
-                if found.role != "challenger":  # a shadow's word stands under the same id, and answered nobody
+        # Partitions may have been added since: then even a record of one row lies in another one than `first`.
+        partitions = (first, *(p for p in range(count) if p != first))
+        for before, after in (_NEAR, (BEFORE, AFTER)):
+            for partition in partitions:
+                found = self._in(partition, before, after)
+                if found is not None:
                     return found
-        low, high = self._bounds(first)
-        if low > 0 and self._offset_at(first) in (low, None) and (low == high or self._expired(first, low)):
-            raise InputLost(
-                f"prediction {self._wanted} of {self._at:%Y-%m-%d %H:%M:%S} UTC is gone: {self._topic}[{first}] begins "
-                f"at offset {low} now (retention)"
-            )
+        for partition in partitions:
+            low, high = self._bounds(partition)
+            gone = low > 0 and self._offset_at(partition, BEFORE) in (low, None)
+            if gone and (low == high or self._expired(partition, low)):
+                raise InputLost(
+                    f"prediction {self._wanted} of {self._at:%Y-%m-%d %H:%M:%S} UTC is gone: "
+                    f"{self._topic}[{partition}] begins at offset {low} now (retention)"
+                )
         raise UsageError(
             f"no prediction {self._wanted} in {self._topic}: looked at {self._scanned:,} records around "
             f"{self._at:%Y-%m-%d %H:%M:%S} UTC; it is of another pipeline, or the service could not log it "
             "(its metrics count what was dropped)"
         )
+
+    def _in(self, partition: int, before: timedelta, after: timedelta) -> Prediction | None:
+        for message in self._around(partition, before, after):
+            for record in self._named(message):
+                found = _parsed(message, record)
+                if found.role != "challenger":  # a shadow's word stands under the same id, and answered nobody
+                    return found
+        return None
+
+    def _named(self, message: Message) -> Iterator[bytes]:
+        """The record of the wanted id in a message, if it is in it."""
+        name, value = self._wanted.encode(), message.value() or b""
+        if message.key() == name and not prediction_blocks.is_block(value):
+            yield value
+        elif prediction_blocks.is_block(value) and name in value:
+            try:
+                rows = prediction_blocks.records(value)
+            except ValueError as error:
+                raise Corrupt(f"{_place(message)} is not a block of predictions: {error}") from error
+            yield from (row for row in rows if msgspec.json.decode(row, type=_Id).prediction_id == self._wanted)
 
     def _partitions(self) -> int:
         seconds = self._settings.request_timeout_seconds
@@ -129,9 +157,9 @@ class _Search:
             raise self._silent(partition)
         return found
 
-    def _offset_at(self, partition: int) -> int | None:
+    def _offset_at(self, partition: int, before: timedelta) -> int | None:
         """The first record of the time in question, None when all are older."""
-        where = TopicPartition(self._topic, partition, int((self._at - BEFORE).timestamp() * 1000))
+        where = TopicPartition(self._topic, partition, int((self._at - before).timestamp() * 1000))
         (found,) = self._consumer.offsets_for_times([where], timeout=self._settings.request_timeout_seconds)
         return found.offset if found.offset >= 0 else None
 
@@ -140,13 +168,13 @@ class _Search:
         oldest = next(self._records(partition, low), None)
         return oldest is None or _instant(oldest) > self._at
 
-    def _around(self, partition: int) -> Iterator[Message]:
-        start = self._offset_at(partition)
+    def _around(self, partition: int, before: timedelta, after: timedelta) -> Iterator[Message]:
+        start = self._offset_at(partition, before)
         if start is None:
             return
         for message in self._records(partition, start):
             self._scanned += 1
-            if _instant(message) > self._at + AFTER or self._scanned > MAX_RECORDS:
+            if _instant(message) > self._at + after or self._scanned > MAX_RECORDS:
                 return
             yield message
 
@@ -159,7 +187,7 @@ class _Search:
                 continue
             for message in (first, *self._consumer.consume(_AT_ONCE, 0)):
                 error = message.error()
-                if error is not None and error.code() == _END:
+                if error is not None and error.code() == PARTITION_END:
                     return
                 if error is not None:
                     raise KafkaException(error)
@@ -178,12 +206,14 @@ def _instant(message: Message) -> datetime:
     return datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
 
 
-def _parsed(message: Message) -> Prediction:
+def _place(message: Message) -> str:
+    return f"{message.topic()}[{message.partition()}]@{message.offset()}"
+
+
+def _parsed(message: Message, record: bytes) -> Prediction:
     where = {"topic": message.topic() or "", "partition": message.partition() or 0, "offset": message.offset() or 0}
     try:
-        found = msgspec.json.decode(message.value() or b"", type=Prediction)
+        found = msgspec.json.decode(record, type=Prediction)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Corrupt(
-            f"{where['topic']}[{where['partition']}]@{where['offset']} is not a prediction: {error}"
-        ) from error
+        raise Corrupt(f"{_place(message)} is not a prediction: {error}") from error
     return msgspec.structs.replace(found, **where)

@@ -192,6 +192,15 @@ class TrialSettings(Section):
     block_rows: int = Field(default=100, ge=1, description="rows whose mean difference is one bet")
     least_reach: float = Field(default=0.1, gt=0, le=1, description="what a bet takes a block to be able to lose")
 
+    @model_validator(mode="after")
+    def _a_block_can_fill(self) -> "TrialSettings":
+        if self.block_rows > self.max_rows:
+            raise ValueError(
+                f"block_rows {self.block_rows} is more than max_rows {self.max_rows}: the trial would end before its first "
+                "bet, so no challenger could win; raise max_rows or lower block_rows"
+            )
+        return self
+
 
 class MonitorSettings(Section):
     """Windows and provisional thresholds of the drift monitor."""

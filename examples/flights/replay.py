@@ -2,7 +2,8 @@
 
     python -m examples.flights.replay --bootstrap-servers 127.0.0.1:9092 --for 60
 
-Ends with the year, after `--for` seconds, or drained on SIGTERM and Ctrl-C; its last line is a JSON summary.
+Ends with the year, after `--for` seconds, or drained on SIGTERM and Ctrl-C; its last line is a JSON summary. A service
+that asks for keys gets the one in STREAM_TRAINER_API_KEY.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from examples.flights.client import TIMEOUT, PredictClient
 from examples.flights.data import Timeline, load_timeline
 from examples.flights.replayer import MAX_IN_FLIGHT, MAX_STEP_SECONDS, Producer, Replayer
 from examples.flights.schedule import Schedule, SimulatedClock
+from stream_trainer.api_keys import VARIABLE
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError, UsageError
 from stream_trainer.kafka import librdkafka_options
-from stream_trainer.settings import KafkaSettings, Settings
+from stream_trainer.settings import KafkaSettings, Settings, environment
 
 # 336,776 flights in 365 days make 922 a day; at this speed about 500 a second depart.
 DEFAULT_SPEED = 500 * 86_400 / 922
@@ -78,7 +80,9 @@ async def replay(flags: argparse.Namespace, timeline: Timeline, producer: Produc
     real = time.monotonic
     clock = SimulatedClock(start=flags.start, speed=flags.speed, max_step=MAX_STEP_SECONDS, real=real())
     limits = httpx.Limits(max_connections=MAX_IN_FLIGHT, max_keepalive_connections=MAX_IN_FLIGHT)
-    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as http:
+    key = environment().get(VARIABLE)
+    headers = {"x-api-key": key} if key else {}
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, headers=headers, trust_env=False) as http:
         client = PredictClient(http, flags.predict_url, stopping=lambda: replayer.stopping)
         replayer = Replayer(timeline, schedule, clock, client, producer, topic=flags.topic, real=real)
         loop = asyncio.get_running_loop()

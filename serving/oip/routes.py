@@ -6,7 +6,6 @@ A name is compared with the pipeline's and a version with those that can be aske
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -17,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving import consistency, openapi
 from serving.answers import Answers
-from serving.body import read_body
+from serving.body import read_body, refuse_encoded
 from serving.clock import Clock
+from serving.counting import Counting
 from serving.disconnect import unless_gone
 from serving.metrics import Metrics
 from serving.oip.metadata import model_metadata
@@ -127,27 +127,14 @@ class OpenInference:
 
     async def infer(self, request: Request) -> Response:
         """Inference, counted and timed."""
-        started = time.perf_counter()
-        outcome = "failed"
-        try:
-            response = await self._infer(request)
-            outcome = "answered"
-        except Problem as problem:
-            outcome = problem.reason
-            raise
-        except ClientDisconnect:
-            outcome = "disconnected"
-            raise
-        finally:
-            self._metrics.requests.labels(outcome).inc()
-            self._metrics.request_seconds.observe(time.perf_counter() - started)
-        return response
+        with Counting(self._metrics):
+            return await self._infer(request)
 
     async def _infer(self, request: Request) -> Response:
         version = self._asked_version(request)
         wish = replace(consistency.wish(request.headers), version=version)
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise Problem(415, "unsupported_encoding", "send the body without a content encoding")
+        for encoding in request.headers.getlist("content-encoding"):
+            refuse_encoded(encoding)
         body = await read_body(request, self._max_body_bytes)
         requested_at = self._clock()
         header_length = request.headers.get(HEADER_LENGTH)

@@ -102,8 +102,11 @@ function draw(state) {
   health(served ? "good" : "wait", served ? "serving" : (NOT_READY[state.reason] ?? words(state.reason)));
   drawVersion(served, state.at);
   const over = `last ${traffic.window_seconds < 90 ? `${Math.max(1, Math.round(traffic.window_seconds))} s` : seconds(traffic.window_seconds)}`;
-  put("traffic-window", over);
-  put("latency-window", over);
+  const whose = state.worker ? `, worker ${state.worker.number} of ${state.worker.count}` : "";
+  for (const id of ["traffic-window", "latency-window", "swaps-window"]) {
+    put(id, id === "swaps-window" ? whose.slice(2) : over + whose);
+    $(id).title = whose ? "All numbers here are of this worker; /metrics has those of all workers." : "";
+  }
   put("requests-rate", rate(traffic.requests_per_second));
   put("rows-rate", rate(traffic.rows_per_second));
   put("rows", count(traffic.rows));

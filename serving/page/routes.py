@@ -8,9 +8,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.clock import Clock
 from serving.follower import Follower
-from serving.metrics import Metrics
 from serving.page.form import Examples, form
 from serving.page.state import PageState
 from stream_trainer.pipeline import Pipeline
@@ -42,15 +40,13 @@ def add_page(
     app: Starlette,
     pipeline: Pipeline,
     settings: ServingSettings,
+    state: PageState,
     *,
     follower: Follower,
-    metrics: Metrics,
     store: ModelStore,
-    clock: Clock,
     address: str | None = None,
 ) -> None:
     """Add `/` and everything below `/page/` to an application; `address` is the pipeline's, for commands to copy."""
-    state = PageState(pipeline.name, follower, metrics, clock)
     examples = Examples(pipeline.contract, store, follower)
     development = settings.profile == "development"
 

@@ -104,8 +104,15 @@ class PredictionLogCounts(msgspec.Struct, frozen=True, kw_only=True):
     dropped: list[Count]
 
 
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """Which worker answers, from 1; all numbers are its own."""
+
+    number: int
+    count: int
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. `reason` says why nothing serves, and is empty when something does."""
+    """The answer. `reason` says why nothing serves, and is empty when something does; `worker` None: there is one process."""
 
     at: datetime
     pipeline: str
@@ -117,6 +124,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     swaps: SwapCounts
     log: PredictionLogCounts
     queue_rows: int
+    worker: Process | None
 
 
 class PageState:
@@ -129,8 +137,11 @@ class PageState:
         metrics: Metrics,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        worker: Process | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._worker = worker
         self._follower = follower
         self._metrics = metrics
         self._clock = clock
@@ -164,6 +175,7 @@ class PageState:
             swaps=self._swap_counts(timeline),
             log=self._log(),
             queue_rows=int(total(self._metrics.queue_rows)),
+            worker=self._worker,
         )
 
     def _traffic(self, old: Sample, new: Sample) -> Traffic:

@@ -14,6 +14,7 @@ from stream_trainer import championing
 from stream_trainer.commands import champion
 from stream_trainer.commands.champion import Number, Reason
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json
+from stream_trainer.deciding import append
 from stream_trainer.errors import Corrupt, NoVersion, UsageError
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import Settings
@@ -155,14 +156,8 @@ def _newest(store: ModelStore) -> ChallengeEntry:
 
 
 def _append(store: ModelStore, decide: Callable[[Challenge | None], Challenge]) -> ChallengeEntry:
-    """Decide on the newest entry, again when somebody else was faster."""
-    for _ in range(championing.TRIES):
-        number, before = _newest(store)
-        wanted = decide(before)
-        appended = store.challenges.append(wanted, number)
-        if appended is not None:
-            return ChallengeEntry(appended, wanted)
-    raise UsageError(f"the challenger of {store.describe()} is being set by others all the time: look, and try again")
+    what = f"the challenger of {store.describe()}"
+    return ChallengeEntry(*append(what, lambda: _newest(store), decide, store.challenges.append))
 
 
 def _report(

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from stream_trainer import history
+from stream_trainer.commands import connecting
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_fields, print_json, print_table
 from stream_trainer.errors import InputLost, UsageError
 from stream_trainer.history import Stretch, Trace
@@ -21,9 +22,6 @@ from stream_trainer.store import Version, open_store
 if TYPE_CHECKING:
     from stream_trainer.pipeline import Pipeline
     from stream_trainer.predictions import Prediction
-
-# Fills in the address of the local broker when none is configured; set by the front door.
-connect: Callable[[Settings], Settings] = lambda settings: settings  # noqa: E731
 
 _SHOWN_VALUE = 1_000
 
@@ -45,7 +43,7 @@ def lineage(
     if (prediction_id is None) == (number is None):
         raise UsageError("name either a prediction's id or, with --version, a version")
     found = load_pipeline(pipeline)
-    settings = Settings() if prediction_id is None and not records else connect(Settings())
+    settings = Settings() if prediction_id is None and not records else connecting.connect(Settings())
     prediction = _predicted(found, settings, prediction_id) if prediction_id is not None else None
     asked = number if prediction is None else prediction.model_version
     chain = history.ancestors(open_store(settings, found.name), asked) if asked is not None else []
@@ -166,10 +164,8 @@ def _records(pipeline: "Pipeline", settings: Settings, version: Version) -> Iter
     from stream_trainer.log_reader import LogReader  # noqa: PLC0415
 
     manifest = version.manifest
-    kept_out = list(manifest.quarantined)
     with LogReader(pipeline.contract, settings.kafka) as reader:
-        for cut in manifest.cuts:
-            quarantined = cut in kept_out
+        for cut, quarantined in history.judged_cuts(manifest):
             try:
                 for batch in reader.records(cut, manifest.topic_ids):
                     decoded = decode(pipeline.contract, batch).select(["_partition", "_offset", "_row", "_reason"])

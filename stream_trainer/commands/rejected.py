@@ -14,6 +14,7 @@ import pyarrow as pa
 import typer
 
 from stream_trainer import kafka
+from stream_trainer.commands import connecting
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
 from stream_trainer.contract import Contract
 from stream_trainer.decode import KEPT_BYTES, decode
@@ -23,9 +24,6 @@ from stream_trainer.schema import TIMESTAMP
 from stream_trainer.settings import KafkaSettings, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Look at rejected records and send mended ones again.")
-
-# Fills in the address of the local broker when none is configured; set by the front door.
-connect: Callable[[Settings], Settings] = lambda settings: settings  # noqa: E731
 
 Reason = Annotated[str | None, typer.Option(help="Only this reason's code, such as missing_field.")]
 
@@ -51,7 +49,7 @@ def list_rejected(
     as_json: AsJson = False,
 ) -> None:
     """Show rejected records by reason, each counted once; with --json all of them, one object a record."""
-    settings = connect(Settings())
+    settings = connecting.connect(Settings())
     found = _rejected(settings, load_pipeline(pipeline).topics.rejected, reason)
     if as_json:
         print_json(list(found.values()))
@@ -85,7 +83,7 @@ def redrive(
     A record sent again is marked as done in the rejected topic (a tombstone for its key), so a second call does
     not send it twice. A record longer than 64 KiB is read again from its offset, and left alone when that is gone.
     """
-    settings = connect(Settings())
+    settings = connecting.connect(Settings())
     found = load_pipeline(pipeline)
     repair = _load_mender(mend) if mend else lambda record: record
     sent, left = 0, Counter[str]()

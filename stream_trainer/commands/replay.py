@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from stream_trainer.commands import connecting
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_fields, print_json
 from stream_trainer.errors import NoVersion
 from stream_trainer.loading import load_pipeline
@@ -18,9 +19,6 @@ from stream_trainer.store import open_store
 
 if TYPE_CHECKING:
     from stream_trainer.replay import Progress, Replay
-
-# Fills in the address of the local broker when none is configured; set by the front door.
-connect: Callable[[Settings], Settings] = lambda settings: settings  # noqa: E731
 
 
 def replay(
@@ -40,7 +38,7 @@ def replay(
     2 usage, 4 records are gone, 5 the store is damaged.
     """
     found = load_pipeline(pipeline)
-    settings = connect(Settings())
+    settings = connecting.connect(Settings())
     store = open_store(settings, found.name)
     number = to if to is not None else store.highest()
     if number == 0:

@@ -4,7 +4,6 @@ Sub-steps of 32 rows matter: one optimiser step a micro-batch learns far less fr
 checked before the step, because NaN passes `clip_grad_norm_`.
 """
 
-import copy
 import itertools
 import math
 import threading
@@ -20,10 +19,12 @@ from torch.nn import functional
 from stream_trainer.contract import Task
 from stream_trainer.features import FeatureSpec, Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
+from stream_trainer.learners.mould import Mould, unique_tensors
 
 NetBuilder = Callable[[FeatureSpec], nn.Module]
 OptimizerBuilder = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[Tensor, Tensor], Tensor]
+_Kinds = dict[str, tuple[torch.Size, torch.dtype]]
 
 _NET, _SCALE, _OPTIMIZER = "net.", "standardiser.", "optimizer."
 # Modules draw from torch's one global generator: two learners in one process take turns, or neither would repeat.
@@ -93,7 +94,7 @@ class Sgd:
         self.loss = loss
         self.rows_per_step = rows_per_step
         self.clip_norm = clip_norm
-        self._skeletons: dict[FeatureSpec, nn.Module] = {}
+        self._moulds: dict[FeatureSpec, tuple[Mould, _Kinds]] = {}
         self._loaded: WeakKeyDictionary[State, nn.Module] = WeakKeyDictionary()
 
     def init(self, spec: FeatureSpec, seed: int) -> State:
@@ -187,21 +188,23 @@ class Sgd:
         )
 
     def _net(self, state: State) -> nn.Module:
-        skeleton = self._skeletons.get(state.spec)
-        if skeleton is None:
-            with _GENERATOR, torch.random.fork_rng(devices=[]):
-                skeleton = self._skeletons.setdefault(state.spec, self.model(state.spec))
-        net = copy.deepcopy(skeleton)
-        expected = _serving(net, Standardiser.fresh(state.spec.width))
-        if _kinds(expected) != _kinds(state.serving):
+        mould, expected = self._mould(state.spec)
+        if _kinds(state.serving) != expected:
             raise ValueError(
                 "the stored tensors do not fit the pipeline's model: "
                 f"{sorted(expected.keys() ^ state.serving.keys()) or 'shapes differ, or types do'}; was the model changed?"
             )
-        net.load_state_dict(
-            {k.removeprefix(_NET): v for k, v in state.serving.items() if k.startswith(_NET)}, strict=False
-        )
-        return net
+        return mould.net({name: state.serving[f"{_NET}{name}"] for name in mould.tensors})
+
+    def _mould(self, spec: FeatureSpec) -> tuple[Mould, _Kinds]:
+        """What nets are made with, and the tensors that a state must have."""
+        found = self._moulds.get(spec)
+        if found is None:
+            with _GENERATOR, torch.random.fork_rng(devices=[]):
+                net = self.model(spec)
+            kinds = _kinds(_serving(net, Standardiser.fresh(spec.width)))
+            found = self._moulds.setdefault(spec, (Mould(net), kinds))
+        return found
 
 
 def _weighted(loss_of: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -223,20 +226,12 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _unique_tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers, tied ones once: safetensors refuses shared memory."""
-    stored = net.state_dict()
-    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
-        if name in stored:
-            yield name, tensor
-
-
-def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def _kinds(tensors: Mapping[str, Tensor]) -> _Kinds:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def _serving(net: nn.Module, scaler: Standardiser) -> Mapping[str, Tensor]:
-    tensors = {f"{_NET}{name}": t.detach().clone().contiguous() for name, t in _unique_tensors(net)}
+    tensors = {f"{_NET}{name}": t.detach().clone().contiguous() for name, t in unique_tensors(net)}
     return tensors | {
         f"{_SCALE}count": scaler.count,
         f"{_SCALE}mean": scaler.mean,

@@ -83,7 +83,7 @@ class Disk:
         """Whether a folder is there."""
         return path.is_dir()
 
-    def is_link(self, path: Path) -> bool:
+    def is_link(self, path: str) -> bool:
         """Whether it is a symbolic link; what may not be looked at fails when it is used."""
         return os.path.islink(path)  # noqa: PTH114 - pathlib's raises for what may not be looked at
 

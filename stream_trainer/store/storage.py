@@ -234,12 +234,14 @@ class LocalStorage(Storage):
         full = self.root / path
         if ".." in full.parts or "\0" in path:
             raise Corrupt(f"{path!r} is no path in a store")
-        for part in (full, *full.parents):
-            if part == self.root:
-                return full
-            if self.disk.is_link(part) and not part.resolve().is_relative_to(self.root.resolve()):
+        part = str(full)
+        while part != self.url:
+            if len(part) <= len(self.url):
+                raise Corrupt(f"{full} does not lie in the store")
+            if self.disk.is_link(part) and not Path(part).resolve().is_relative_to(self.root.resolve()):
                 raise Corrupt(f"{part} is a link that leads out of the store: nothing behind it is read or changed")
-        raise Corrupt(f"{full} does not lie in the store")
+            part = part.rpartition("/")[0]
+        return full
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

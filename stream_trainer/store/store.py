@@ -17,6 +17,7 @@ from stream_trainer.settings import Settings
 from stream_trainer.store import chain
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import CHAMPION, Alias, Aliases, Entry, champion_of
+from stream_trainer.store.believing import Believing
 from stream_trainer.store.chain import Version
 from stream_trainer.store.challenges import Challenges
 from stream_trainer.store.entries import Entries
@@ -66,6 +67,7 @@ class ModelStore:
         self._numbers = Numbers(storage, f"{pipeline}/versions", "manifest.json")
         self._failed: set[int] = set()
         self._durable = 0
+        self._believing = Believing(pipeline, self._signing)
 
     def describe(self) -> str:
         """Where this is, for messages."""
@@ -90,7 +92,7 @@ class ModelStore:
         return self._numbers.up_to_highest()
 
     def read(self, number: int) -> Version:
-        """The manifest of a version.
+        """The manifest of a version, as it is in the storage now.
 
         Raises:
             NoVersion: there is no such version.
@@ -101,14 +103,7 @@ class ModelStore:
             data = self.storage.get(path, limit=manifests.MAX_BYTES)
         except FileNotFoundError as error:
             raise NoVersion(f"{self.describe()} has no version {number}") from error
-        manifest = manifests.decode(data, f"{self.storage.url}/{path}")
-        if manifest.version != number or manifest.pipeline != self.pipeline:
-            raise Corrupt(
-                f"{self.storage.url}/{path} says it is version {manifest.version} of {manifest.pipeline!r}: "
-                "it was moved or tampered with"
-            )
-        self._signing.check(manifest, data, f"{self.storage.url}/{path}")
-        return Version(manifest, manifests.sha256(data))
+        return self._believing.version(number, data, f"{self.storage.url}/{path}")
 
     def file(self, version: Version, name: str) -> bytes:
         """A data file of a version, checked against its digest.

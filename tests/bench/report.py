@@ -7,14 +7,14 @@ from pathlib import Path
 from tests.bench import machine
 from tests.bench.section import Section
 
-_HEAD = """# Benchmarks
+HEAD = """# Benchmarks
 
 Written by `python -m tests.bench NAME… --report docs/benchmarks.md`; each section names its machine and its command.
 Figures stand as they came out, misses included.
 """
 
 
-def write(path: Path, name: str, section: Section, command: str, *, head: str = _HEAD) -> None:
+def write(path: Path, name: str, section: Section, command: str, *, head: str = HEAD) -> None:
     """Replace the section `name`, or append it."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     stamp = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`  \n{machine.describe()}"

@@ -1,12 +1,13 @@
-"""Reload storm: a version every 50 ms while 50 clients ask; before and after it the same commits, told to nobody.
+"""Reload storm: a version every 50 ms while 50 clients ask, in rounds of quiet, writer only and storm.
 
-Each answer is compared with what the version that it names computes for that row.
+`writer`: the same commits, told to nobody: what differs from `quiet` is what the writer costs, and what the storm adds
+to that is what swaps cost. Each answer is compared with what the version that it names computes for that row.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,16 @@ from tests.bench.service import Service
 from tests.bench.storm_load import CLIENTS
 
 EVERY_SECONDS = 0.05
-_VERSIONS = 1_000
+_VERSIONS = 250
+_ROUNDS = 4
 _ROWS = 256
 _WARM_UP_SECONDS, _START_SECONDS = 5.0, 60.0
 _RTOL = 1e-5
 _QUIET = "mlp-quiet"
-_PHASES = ("before", "storm", "after")
+_QUIETLY, _WRITER, _STORM = "quiet", "writer", "storm"
+_PHASES = (_QUIETLY, _WRITER, _STORM)
 _HEADINGS = (
-    "phase", "commits", "requests/s", "p50 ms", "p99 ms", "max ms", "errors", "wrong", "versions", "swaps", "MiB", "files"
+    "phase", "commits", "requests/s", "p50 ms", "p99 ms", "max ms", "CPU ms", "errors", "wrong", "versions", "swaps", "MiB", "files"
 )  # fmt: skip
 
 
@@ -43,7 +46,8 @@ _HEADINGS = (
 class Phase:
     """One stretch of time. `held`: bytes and open files of the service at its start, middle and end.
 
-    `writes`: seconds that each commit with its announcement took; `swaps`: by the service's own count.
+    `writes`: seconds that each commit with its announcement took; `swaps`: by the service's own count; `cpu`: seconds
+    of the service.
     """
 
     begin: float
@@ -51,6 +55,11 @@ class Phase:
     writes: Sequence[float]
     held: Sequence[tuple[int, int]]
     swaps: float
+    cpu: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +76,9 @@ class Heard:
         return float(np.quantile(self.milliseconds, share)) if len(self.milliseconds) else float("nan")
 
 
+Target = tuple[ModelStore, str]
+
+
 class Writer:
     """Commits versions at a steady pace and announces them, as the trainer does."""
 
@@ -74,26 +86,34 @@ class Writer:
         self._service = service
         self._producer = producer
 
-    def write(self, store: ModelStore, topic: str, count: int) -> Phase:
-        """So many; one that is late is not waited for by the next."""
+    def write(self, where: Target | None, count: int) -> Phase:
+        """So many; one that is late is not waited for by the next. None: only the time passes."""
         time.sleep(EVERY_SECONDS)  # until the connection on which the last count was asked is closed
         held, writes = [self._held()], []
-        swaps, begin = self._service.metrics()["swaps"], time.monotonic()
+        swaps, cpu, begin = self._service.metrics()["swaps"], footprint.cpu_seconds(self._service.pid), time.monotonic()
         for number in range(count):
             time.sleep(max(0.0, begin + number * EVERY_SECONDS - time.monotonic()))
             if number == count // 2:
                 held.append(self._held())
-            started = time.monotonic()
-            self._write(store, topic)
-            writes.append(time.monotonic() - started)
+            if where is not None:
+                started = time.monotonic()
+                self._write(*where)
+                writes.append(time.monotonic() - started)
         time.sleep(EVERY_SECONDS)
         held.append(self._held())
-        end = time.monotonic()
-        return Phase(begin=begin, end=end, writes=writes, held=held, swaps=self._service.metrics()["swaps"] - swaps)
+        end, cpu = time.monotonic(), footprint.cpu_seconds(self._service.pid) - cpu
+        swaps = self._service.metrics()["swaps"] - swaps
+        return Phase(begin=begin, end=end, writes=writes, held=held, swaps=swaps, cpu=cpu)
 
     def _write(self, store: ModelStore, topic: str) -> None:
-        now = datetime.now(UTC)
-        version = mlp.commit(store, mlp.state(store.highest() + 1), created_at=now, covered_at=now)
+        now, highest = datetime.now(UTC), store.highest()
+        version = mlp.commit(
+            store,
+            mlp.state(highest + 1),
+            created_at=now,
+            covered_at=now,
+            parent_sha256=store.read(highest).sha256 if highest else None,
+        )
         value = announcement(version, now, datetime.now(UTC), alias=0)
         self._producer.send(topic, [("head", value), ("champion", value)])
 
@@ -102,7 +122,7 @@ class Writer:
 
 
 def measure(options: Options) -> Section:
-    """One run; `seconds` is how long each of the three phases lasts."""
+    """`seconds` is how long a phase of a round lasts; `runs` is how many rounds there are."""
     torch.set_num_threads(1)
     count = int((options.seconds or _VERSIONS * EVERY_SECONDS) / EVERY_SECONDS)
     rows = mlp.random_rows(_ROWS)
@@ -110,35 +130,39 @@ def measure(options: Options) -> Section:
         mlp.commit(here.store, mlp.state(1))
         with ours.service(here) as service:
             Service(service.port, authorization=service.key.authorization).wait(_START_SECONDS)
-            phases, journal = _stormed(here, service, count, rows)
+            rounds, journal = _stormed(here, service, count, options.runs or _ROUNDS, rows)
         committed = here.store.highest()
     expected = np.stack([mlp.outputs(mlp.state(number), rows).numpy() for number in range(1, committed + 1)])
-    heard = {name: _heard(phase, journal, expected) for name, phase in phases.items()}
+    heard = [{name: _heard(phase, journal, expected) for name, phase in phases.items()} for phases in rounds]
     return Section(
         title="Reload storm",
         headings=_HEADINGS,
-        rows=[_cells(name, phases[name], heard[name]) for name in _PHASES],
-        notes=_notes(phases, journal),
-        goals=_goals(phases, heard),
+        rows=[_cells(name, [one[name] for one in rounds], [one[name] for one in heard]) for name in _PHASES],
+        notes=_notes(rounds, heard, journal),
+        goals=_goals(rounds, heard),
     )
 
 
 def _stormed(
-    here: ours.World, service: ours.Service, count: int, rows: mlp.Rows
-) -> tuple[dict[str, Phase], Mapping[str, NDArray[Any]]]:
+    here: ours.World, service: ours.Service, count: int, runs: int, rows: mlp.Rows
+) -> tuple[list[dict[str, Phase]], Mapping[str, NDArray[Any]]]:
     elsewhere = here.settings.model_copy(update={"store": StoreSettings(url=str(here.settings.data_dir / "quiet"))})
-    quiet = (open_store(elsewhere, mlp.pipeline.name), f"{_QUIET}.models")
-    loud = (here.store, mlp.pipeline.topics.models)
+    unheard = (open_store(elsewhere, mlp.pipeline.name), f"{_QUIET}.models")
+    targets = {_QUIETLY: None, _WRITER: unheard, _STORM: (here.store, mlp.pipeline.topics.models)}
     out = here.settings.data_dir / "journal.npz"
     producer = ControlProducer(here.settings.kafka)
     writer = Writer(service, producer)
     with running([_load(here, service, rows, out)]):
         time.sleep(_WARM_UP_SECONDS)
-        writer.write(*quiet, max(1, count // 10))  # warms the writer; counts for nothing
-        phases = {name: writer.write(*(loud if name == "storm" else quiet), count) for name in _PHASES}
+        writer.write(unheard, max(1, count // 5))  # warms the writer; counts for nothing
+        # Every other round backwards: what drifts with time is no difference between phases.
+        rounds = [
+            {name: writer.write(targets[name], count) for name in (_PHASES if number % 2 == 0 else _PHASES[::-1])}
+            for number in range(runs)
+        ]
     producer.close()
     with np.load(out) as found:
-        return phases, dict(found)
+        return rounds, dict(found)
 
 
 def _load(here: ours.World, service: ours.Service, rows: mlp.Rows, out: Path) -> Unit:
@@ -168,56 +192,81 @@ def _heard(phase: Phase, journal: Mapping[str, NDArray[Any]], expected: NDArray[
     )
 
 
-def _cells(name: str, phase: Phase, heard: Heard) -> list[str]:
-    rate = len(heard.milliseconds) / (phase.end - phase.begin)
+def _cells(name: str, phases: Sequence[Phase], heard: Sequence[Heard]) -> list[str]:
+    answered = sum(len(one.milliseconds) for one in heard)
+    middle = [float(np.median([one.quantile(share) for one in heard])) for share in (0.5, 0.99)]
     return [
         name,
-        f"{len(phase.writes):,}",
-        f"{rate:,.0f}",
-        *(f"{heard.quantile(share):.1f}" for share in (0.5, 0.99, 1.0)),
-        f"{heard.errors:,}",
-        f"{heard.wrong:,}",
-        f"{heard.versions:,}",
-        f"{phase.swaps:,.0f}",
-        " ".join(f"{held / footprint.MIB:.0f}" for held, _ in phase.held),
-        " ".join(f"{files}" for _, files in phase.held),
+        f"{sum(len(phase.writes) for phase in phases):,}",
+        f"{answered / sum(phase.seconds for phase in phases):,.0f}",
+        *(f"{value:.1f}" for value in (*middle, max(one.quantile(1.0) for one in heard))),
+        f"{sum(phase.cpu for phase in phases) / answered * 1000:.3f}" if answered else "",
+        f"{sum(one.errors for one in heard):,}",
+        f"{sum(one.wrong for one in heard):,}",
+        f"{sum(one.versions for one in heard):,}",
+        f"{sum(phase.swaps for phase in phases):,.0f}",
+        " ".join(f"{held / footprint.MIB:.0f}" for held, _ in (phases[0].held[0], phases[-1].held[-1])),
+        " ".join(f"{files}" for _, files in (phases[0].held[0], phases[-1].held[-1])),
     ]
 
 
-def _notes(phases: Mapping[str, Phase], journal: Mapping[str, NDArray[Any]]) -> list[str]:
+def _ratio(heard: Sequence[Mapping[str, Heard]], share: float, name: str, base: str) -> float:
+    """How many times longer a quantile is, compared within each round: the median of all rounds."""
+    return float(np.median([one[name].quantile(share) / one[base].quantile(share) for one in heard]))
+
+
+def _notes(
+    rounds: Sequence[Mapping[str, Phase]], heard: Sequence[Mapping[str, Heard]], journal: Mapping[str, NDArray[Any]]
+) -> list[str]:
     errors = dict(zip(journal["error"].tolist(), journal["times"].tolist(), strict=True))
-    storm = phases["storm"]
-    pace = (storm.end - storm.begin) / len(storm.writes)
-    late = sum(seconds > EVERY_SECONDS for seconds in storm.writes)
-    writes = " / ".join(f"{np.median(phases[name].writes) * 1000:.0f}" for name in _PHASES)
+    storms = [one[_STORM] for one in rounds]
+    written = [seconds for storm in storms for seconds in storm.writes]
+    pace = sum(storm.seconds for storm in storms) / len(written)
+    late = sum(seconds > EVERY_SECONDS for seconds in written)
+    usual = float(np.median([seconds for one in rounds for seconds in one[_WRITER].writes])) * 1000
+    each = " / ".join(f"{one[_STORM].quantile(0.99) / one[_WRITER].quantile(0.99):.2f}" for one in heard)
     return [
         (
             f"{CLIENTS} keep-alive clients in a process of their own, each asking for a row as soon as it was answered; "
             "service, clients, writer and Kafka share the cores."
         ),
         (
-            f"A commit every {EVERY_SECONDS * 1000:.0f} ms in all phases; before and after the storm into a store and a "
-            f"topic that the service does not read. A commit with its announcement took {writes} ms (p50 of each phase)."
+            f"{len(rounds)} rounds of three phases; p50, p99: medians of the rounds, max: of all. quiet: nothing is "
+            f"committed. writer: a commit every {EVERY_SECONDS * 1000:.0f} ms into a store and a topic that the service "
+            "does not read. storm: into its own. CPU: of the service, a request."
         ),
-        f"In the storm a version came every {pace * 1000:.0f} ms on average; {late} took longer than {EVERY_SECONDS * 1000:.0f} ms to write.",
+        (
+            f"A commit with its announcement took {usual:.0f} / {np.median(written) * 1000:.0f} ms (p50 of writer / "
+            f"storm). In the storm a version came every {pace * 1000:.0f} ms on average; {late} took longer than "
+            f"{EVERY_SECONDS * 1000:.0f} ms to write."
+        ),
+        (
+            f"p99 of writer against quiet, without any swap: {_ratio(heard, 0.99, _WRITER, _QUIETLY):.2f} times; of storm "
+            f"against quiet: {_ratio(heard, 0.99, _STORM, _QUIETLY):.2f} times; of storm against writer, round by round: "
+            f"{each}."
+        ),
         (
             f"Wrong: an answer that differs from what the named version computes (rtol {_RTOL:g}). MiB (PSS) and open "
-            "files of the service: start, middle and end of each phase."
+            "files of the service: before its first and after its last phase of the kind."
         ),
         f"Errors of the whole run: {errors or 'none'}.",
     ]
 
 
-def _goals(phases: Mapping[str, Phase], heard: Mapping[str, Heard]) -> list[Goal]:
-    storm, held = heard["storm"], phases["storm"].held
-    both = np.concatenate([heard["before"].milliseconds, heard["after"].milliseconds])
-    quiet = replace(storm, milliseconds=both)
-    ratio = storm.quantile(0.99) / quiet.quantile(0.99)
-    grown = (held[-1][0] - held[0][0]) / footprint.MIB
+def _goals(rounds: Sequence[Mapping[str, Phase]], heard: Sequence[Mapping[str, Heard]]) -> list[Goal]:
+    every = [one for phases in heard for one in phases.values()]
+    held = [one[_STORM].held for one in rounds]
+    grown = max(one[-1][0] - one[0][0] for one in held) / footprint.MIB
+    ratio = _ratio(heard, 0.99, _STORM, _WRITER)
     return [
-        Goal(what="p99 in the storm against the quiet phases", limit=1.1, found=ratio, unit="times"),
-        Goal(what="errors", limit=0, found=sum(h.errors for h in heard.values()), unit="requests"),
-        Goal(what="wrong answers", limit=0, found=sum(h.wrong for h in heard.values()), unit="answers"),
-        Goal(what="memory grown in the storm", limit=10, found=grown, unit="MiB"),
-        Goal(what="open files more after the storm", limit=0, found=held[-1][1] - held[0][1], unit="files"),
+        Goal(what="p99 of the storm against the writer alone", limit=1.1, found=ratio, unit="times"),
+        Goal(what="errors", limit=0, found=sum(one.errors for one in every), unit="requests"),
+        Goal(what="wrong answers", limit=0, found=sum(one.wrong for one in every), unit="answers"),
+        Goal(what="memory grown in a storm", limit=10, found=grown, unit="MiB"),
+        Goal(
+            what="open files more after a storm",
+            limit=0,
+            found=max(one[-1][1] - one[0][1] for one in held),
+            unit="files",
+        ),
     ]

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.app import create_app
-from serving.page.routes import STATIC
+from serving.keys import KeyRing
+from serving.page.state import Process
+from serving.ways import Ways
+from stream_trainer.api_keys import change_keys
 from stream_trainer.contract import Categorical, ClassLabel, Contract, Numeric, Vector
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
 from stream_trainer.store.storage import LocalStorage
+from tests.security.callers import all_kinds
 from tests.serving.fixtures import PIPELINE, ROWS, Harness, commit_version, golden, learned_state, serving
 
 if TYPE_CHECKING:
@@ -53,27 +55,17 @@ new PerformanceObserver((list) => list.getEntries().forEach((e) => { if (!e.hadR
 .observe({ type: "layout-shift", buffered: true }); }"""
 
 
-class Keyed:
-    """Asks for a key where data is, as the service's own gate does."""
-
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
-        self.app = app
-        self.key = key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shown = dict(scope["headers"]).get(b"x-api-key", b"").decode()
-        if self.key is None or scope["path"] in STATIC or shown == self.key:
-            await self.app(scope, receive, send)
-            return
-        problem = {"status": 401, "reason": "unauthorized", "detail": "this takes an API key"}
-        await JSONResponse(problem, 401)(scope, receive, send)
-
-
 @contextmanager
 def served(
-    folder: Path, pipeline: Pipeline = PIPELINE, *, versions: int = 1, key: str | None = None, **settings: Any
+    folder: Path,
+    pipeline: Pipeline = PIPELINE,
+    *,
+    versions: int = 1,
+    keys: KeyRing | None = None,
+    worker: Process | None = None,
+    **settings: Any,
 ) -> Iterator[tuple[Harness, str]]:
-    """A service of a pipeline with so many versions, and its address."""
+    """A service of a pipeline with so many versions behind its own gate, and its address."""
     harness = Harness(ModelStore(LocalStorage(folder), pipeline.name), pipeline, **settings)
     app = create_app(
         pipeline,
@@ -84,10 +76,12 @@ def served(
         store=harness.store,
         clock=harness.clock,
         address="shop.churn:pipeline",
+        worker=worker,
     )
+    ways = Ways(serving=harness.settings.serving, keys=keys, metrics=harness.metrics, tls=None)
     for number in range(versions):
         learn(harness, number)
-    with serving(Keyed(app, key)) as client:
+    with serving(ways.public_gate(app)) as client:
         yield harness, str(client.base_url)
 
 
@@ -209,23 +203,71 @@ def test_without_a_version_it_says_so_and_fills_the_form_when_one_comes(page: "P
         page.wait_for_function("() => document.querySelector('#f0').value === '0'")
 
 
+def give_key(page: "Page", text: str) -> None:
+    page.get_by_label("Key with the scope").fill(text)
+    page.keyboard.press("Enter")
+
+
 def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: "Page", tmp_path: Path) -> None:
-    with served(tmp_path, key="st_secret") as (_, url):
+    callers = all_kinds(tmp_path / "keys.json")
+    with served(tmp_path / "models", keys=callers.ring()) as (harness, url):
         page.goto(url)
         page.wait_for_selector("dialog[open]")
         has(page, "#health", "an API key is needed")
-        page.get_by_label("Key with the scope").fill("wrong")
-        page.keyboard.press("Enter")
+        give_key(page, "wrong")
         has(page, "#key-reason", "does not accept")
         page.wait_for_selector("dialog[open]")
-        page.get_by_label("Key with the scope").fill("st_secret")
-        page.keyboard.press("Enter")
+        give_key(page, callers.texts["predict"])
         has(page, "#version", "1")
         page.locator("#send").click()
         has(page, "#answer", "Round trip")
+        assert len(harness.log.answered) == 1
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         page.reload()
         has(page, "#version", "1")
+
+
+@pytest.mark.parametrize("kind", ["admin", "feedback"])
+def test_a_key_without_the_scope_may_neither_look_nor_ask(page: "Page", tmp_path: Path, kind: str) -> None:
+    callers = all_kinds(tmp_path / "keys.json")
+    with served(tmp_path / "models", keys=callers.ring()) as (harness, url):
+        page.goto(url)
+        page.wait_for_selector("dialog[open]")
+        give_key(page, callers.texts[kind])
+        has(page, "#health", "this key may not look")
+        assert not page.locator("#version").inner_text().isdecimal()
+        assert harness.metric("refused_requests_total", reason="forbidden") > 0
+        page.get_by_role("button", name="API key").click()
+        give_key(page, callers.texts["predict"])
+        has(page, "#version", "1")
+
+
+def test_a_key_that_is_revoked_is_asked_for_again(page: "Page", tmp_path: Path) -> None:
+    callers = all_kinds(tmp_path / "keys.json")
+    ring = callers.ring()
+    with served(tmp_path / "models", keys=ring) as (_, url):
+        page.goto(url)
+        page.wait_for_selector("dialog[open]")
+        give_key(page, callers.texts["predict"])
+        has(page, "#version", "1")
+        revoked = callers.keys["predict"].id
+        change_keys(callers.path, lambda keys: tuple(key for key in keys if key.id != revoked))
+        ring.look()
+        has(page, "#key-reason", "does not accept")
+        has(page, "#health", "an API key is needed")
+        assert page.locator("body.stale").count() == 1
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_of_several_workers_it_says_whose_numbers_it_shows(page: "Page", tmp_path: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    with served(tmp_path, worker=Process(number=2, count=16)) as (_, url):
+        page.goto(url)
+        for where in ("#traffic-window", "#latency-window", "#swaps-window"):
+            has(page, where, "worker 2 of 16")
+            assert "/metrics" in (page.locator(where).get_attribute("title") or "")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(CUT_OFF) == []
 
 
 def test_a_service_that_does_not_answer_is_shown_as_such(page: "Page", tmp_path: Path) -> None:

@@ -149,3 +149,9 @@ def test_the_stretches_of_a_version_are_those_of_its_manifest(world: World) -> N
     assert brief(traced.since_start.learned) == [(0, 0, 60), (1, 0, 60)]
     assert traced.rows == world.store.read(3).manifest.rows
     assert replace(PIPELINE).contract.fingerprint == traced.contract
+
+
+def test_of_two_like_cuts_one_is_quarantined(manifest: Manifest) -> None:
+    cut = {"p.examples": {0: (0, 0)}}
+    found = msgspec.structs.replace(manifest, cuts=[cut, cut], quarantined=[cut])
+    assert list(history.judged_cuts(found)) == [(cut, True), (cut, False)]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from stream_trainer.settings import KafkaSettings, Settings, environment, exported
+from stream_trainer.settings import KafkaSettings, Settings, TrialSettings, environment, exported
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,13 @@ def test_an_unknown_nested_name_in_the_environment_is_refused(monkeypatch: pytes
 def test_kafka_settings_that_cannot_work_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         KafkaSettings.model_validate(fields)
+
+
+def test_a_trial_that_could_never_bet_is_refused_and_both_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TrialSettings(max_rows=100).block_rows == 100
+    monkeypatch.setenv("STREAM_TRAINER_TRIAL__MAX_ROWS", "99")
+    with pytest.raises(ValidationError, match="block_rows 100 is more than max_rows 99"):
+        Settings()
 
 
 @pytest.mark.parametrize("servers", ["a:1", "a:1,b-c.d:2", "[::1]:9092"])

@@ -8,9 +8,11 @@ import pytest
 from examples.flights import replay
 from examples.flights.data import Timeline
 from examples.flights.replayer import Producer
+from stream_trainer.api_keys import VARIABLE
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.settings import KafkaSettings
 from tests.examples.doubles import FakeKafka
+from tests.security.test_webhook import plain, receiver
 
 
 def test_an_unreachable_broker_is_said_before_anything_is_asked() -> None:
@@ -75,3 +77,18 @@ def test_unusable_flags_are_refused(flags: list[str], capsys: pytest.CaptureFixt
         replay.parse(flags)
     assert refused.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", [None, "st_of_the_replayer"])
+def test_a_key_in_the_environment_is_shown_to_the_service(
+    timeline: Timeline, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.setattr(replay, "load_timeline", lambda: timeline)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if key is not None:
+        monkeypatch.setenv(VARIABLE, key)
+    with receiver(plain(401)) as service:
+        kafka = ["--bootstrap-servers", "127.0.0.1:9"]
+        flights = ["--max-flights", "3", "--speed", "1e7", "--predict-url", service.url]
+        assert replay.main([*kafka, *flights], connect=lambda *_: FakeKafka()) == 0
+    assert {headers.get("x-api-key") for _, headers, _ in service.got} == {key}

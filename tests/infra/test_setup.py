@@ -1,5 +1,6 @@
 """The Makefile's list of targets, and how a damaged environment is noticed."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def test_the_locks_name_no_index() -> None:
     for lock in ROOT.glob("requirements*.lock"):
         assert "index" not in [line.split()[0].strip("-") for line in lock.read_text().splitlines()]
         assert "://" not in lock.read_text()
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "httptools"])
+def test_of_what_the_server_stands_on_no_older_one_is_allowed_than_is_tested(name: str) -> None:
+    allowed = re.search(rf'"{name}(?:\[\w+\])?>=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    locked = re.search(rf"^{name}==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert allowed is not None
+    assert locked is not None
+    assert allowed[1] == locked[1]
 
 
 def test_no_python_ends_with_one_line_that_says_what_to_install(tmp_path: Path) -> None:

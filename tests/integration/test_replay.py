@@ -291,8 +291,10 @@ def test_another_learner_is_shown_to_give_something_else(world: World, address: 
     assert "weights.safetensors" in found.stdout
 
 
-def predict(world: World, version: int | None, at: datetime | None = None, count: int = 40) -> list[str]:
-    """What the service writes for predictions."""
+def predict(
+    world: World, version: int | None, at: datetime | None = None, count: int = 40, *, at_once: int = 1
+) -> list[str]:
+    """What the service writes for predictions, so many rows a request."""
     now = at or datetime.now(UTC)
     ids = PredictionIds(lambda: now).take(count)
     row = struct_type(CONTRACT, "request")
@@ -301,15 +303,18 @@ def predict(world: World, version: int | None, at: datetime | None = None, count
         CONTRACT, world.pipeline.topics.predictions, kafka_producer(world.settings), Metrics(), max_rows=1000
     )
     log.start()
-    outputs = None if version is None else [0.25] * count
-    log.record(Answered(ids=ids, requested_at=now, rows=rows, outputs=outputs, model_version=version))
+    for start in range(0, count, at_once):
+        part = slice(start, start + at_once)
+        outputs = None if version is None else [0.25] * len(ids[part])
+        log.record(Answered(ids=ids[part], requested_at=now, rows=rows[part], outputs=outputs, model_version=version))
     log.close(20)
     return ids
 
 
-def test_a_prediction_leads_to_the_records_behind_it(world: World, address: str) -> None:
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_a_prediction_leads_to_the_records_behind_it(world: World, address: str, at_once: int) -> None:
     trained(world)
-    ids = predict(world, 2)
+    ids = predict(world, 2, at_once=at_once)
     for prediction_id in (ids[0], ids[-1].upper()):
         found = command("lineage", address, prediction_id, "--json")
         assert (found.exit_code, found.exception) == (0, None), found.output

@@ -6,19 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from kafka import KafkaProducer
+from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
 from monitors.query import MonitorQuery, start_monitor
-from stream_trainer.kafka import Message, client_options, read_all
+from stream_trainer.alerts import damage_alert
+from stream_trainer.kafka import ControlProducer, Message, client_options, read_all
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, MonitorSettings, Settings
+from tests.security.test_webhook import plain, receiver
 
 from .test_alerts import SCHEMA
 from .worlds import features, pipeline, records, settings, store_with_reference
@@ -163,3 +167,20 @@ def test_the_monitor_knows_open_alerts_when_it_starts(live: Live) -> None:
     again = live.start()
     assert again.metrics.value("open_alerts") == 1
     assert [m.value["status"] for m in live.alerts()] == ["opened"]
+
+
+def test_the_webhook_gets_what_anybody_writes_to_the_alerts_topic(live: Live) -> None:
+    with receiver(plain(200)) as hook:
+        monitor = live.settings.monitor.model_copy(
+            update={"webhook_url": SecretStr(hook.url), "webhook_allow": tuple(hook.allow)}
+        )
+        live.settings = live.settings.model_copy(update={"monitor": monitor})
+        running = live.start()
+        damage = damage_alert(live.pipeline.name, 1, "truncated", datetime(2026, 1, 1, tzinfo=UTC), healed_by=None)
+        producer = ControlProducer(live.settings.kafka)
+        producer.send(live.pipeline.topics.alerts, [(damage.alert_key, damage)])
+        producer.close()
+        for _ in range(2):
+            live.window(shift=1.5)
+        live.until(lambda: running.metrics.value("webhook_alerts_total", outcome="delivered") == 2)
+    assert [json.loads(body)["alert_key"] for _, _, body in hook.got] == ["store/version-1", "drift/distance"]

@@ -1,5 +1,6 @@
 """What a worker makes of records: totals that add up, and a reason for each one that cannot be read."""
 
+import json
 import subprocess
 import sys
 
@@ -15,6 +16,23 @@ from .worlds import CONTRACT, features, frozen, record, records
 
 def _worker(rng: np.random.Generator, sample_rows: int = 50) -> Summarise:
     return Summarise(contract=CONTRACT, reference=without_samples(frozen(rng)[0]), sample_rows=sample_rows)
+
+
+def test_a_block_counts_as_the_rows_that_it_holds() -> None:
+    rng = np.random.default_rng(1)
+    singles = records(features(rng, 6))
+    rows = [json.loads(value) for value in singles]
+    shared = {name: rows[0][name] for name in ("requested_at", "model_version", "role") if name in rows[0]}
+    block = {"rows": 6, **shared, "prediction_id": [r["prediction_id"] for r in rows], "output": [0.5] * 6}
+    for part in ("segments", "features"):
+        block[part] = {name: [row[part][name] for row in rows] for name in rows[0][part]}
+    same_time = [json.dumps({**row, **shared}).encode() for row in rows]
+    value = json.dumps({"role": "champion", "model_version": 1} | block).encode()
+    value = json.dumps({"rows": 6, **json.loads(value)}, separators=(",", ":")).encode()
+    worker = _worker(rng)
+    assert worker.of([value]) == worker.of(same_time)
+    assert worker.of([value[:-1], *singles]).skipped == {"invalid_json": 1}
+    assert worker.of([value.replace(b'"rows":6', b'"rows":5')]).skipped == {"invalid_json": 1}
 
 
 def test_every_good_record_is_counted_once_per_feature_and_segment() -> None:

@@ -79,12 +79,11 @@ def test_a_reload_ends_the_wait_for_announcements_once() -> None:
     polled: list[float] = []
 
     class Silent:
-        def poll(self, timeout_ms: int) -> dict[str, Any]:
-            polled.append(timeout_ms)
-            return {}
+        def poll(self, timeout: float) -> None:
+            polled.append(timeout)
 
     source = KafkaAnnouncements(KafkaSettings(bootstrap_servers="127.0.0.1:1"), "flights.models", lambda: None)
-    source._consumer = Silent()
+    source._consumer = Silent()  # type: ignore[assignment]
     source.hurry()
     assert source.poll(3600) == []
     assert len(polled) == 1

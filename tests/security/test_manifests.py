@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from serving import model
-from stream_trainer.errors import Corrupt, StoreDamaged
+from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged
 from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import ModelStore, open_store
 from stream_trainer.store import manifest as manifests
@@ -211,6 +211,30 @@ def test_s03_a_version_on_another_parent_is_refused(store: ModelStore) -> None:
     with pytest.raises(model.Refused) as error:
         model.load(store, PIPELINE, 3)
     assert error.value.reason == "chain"
+
+
+def test_s03_a_parent_that_was_changed_after_it_was_read_is_noticed(store: ModelStore) -> None:
+    assert model.load(store, PIPELINE, 2).number == 2
+    assert model.load(store, PIPELINE, 3).number == 3
+    honest = store.read(2)
+    forge(store, 2, seed=1)
+    assert store.read(2) != honest
+    with pytest.raises(model.Refused) as error:
+        model.load(store, PIPELINE, 3)
+    assert error.value.reason == "chain"
+
+
+def test_s03_a_manifest_is_remembered_by_its_bytes_and_its_number(store: ModelStore) -> None:
+    before = store.read(3)
+    assert store.read(3) is before
+    put(store, 3, raw(store, 2))
+    with pytest.raises(Corrupt, match="says it is version 2"):
+        store.read(3)
+    put(store, 3, raw(store, 1)[:-1])
+    refused(store, 3)
+    store.storage.delete(f"{store.pipeline}/versions/{3:020d}/manifest.json")
+    with pytest.raises(NoVersion):
+        store.read(3)
 
 
 def test_s03_when_parent_and_child_disagree_the_trainer_believes_neither(tmp_path: Path) -> None:

@@ -104,19 +104,27 @@ def test_s07_a_body_that_asks_for_much_is_refused_in_bounded_memory(service: Ser
     service.healthy()
 
 
+@pytest.mark.parametrize("path", ["/predict", f"/v2/models/{PIPELINE.name}/infer"])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x-unknown"])
-def test_s07_a_compressed_body_is_not_unpacked(service: Service, encoding: str) -> None:
+def test_s07_a_compressed_body_is_not_unpacked(service: Service, encoding: str, path: str) -> None:
     bomb = b'{"instances":[' + b" " * 64 * MIB + b"]}"
     packed = {"deflate": zlib.compress(bomb, 1)}.get(encoding, gzip.compress(bomb, 1))
     tracemalloc.start()
     try:
-        answer = service.client.post("/predict", content=packed, headers={"content-encoding": encoding})
+        answer = service.client.post(path, content=packed, headers={"content-encoding": encoding})
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert answer.status_code == 415
+    assert (answer.status_code, answer.headers["connection"]) == (415, "close")
     assert peak < 16 * MIB
     service.healthy()
+
+
+@pytest.mark.parametrize("path", [b"/predict", f"/v2/models/{PIPELINE.name}/infer".encode()])
+def test_s07_each_header_of_an_encoding_counts(service: Service, path: bytes) -> None:
+    twice = (b"Content-Encoding: identity", b"Content-Encoding: gzip")
+    answer = service.raw(request(*twice, length(len(GOOD)), path=path) + GOOD)  # read to its end: the server closes
+    assert answer.startswith(b"HTTP/1.1 415")
 
 
 def request(*headers: bytes, path: bytes = b"/predict") -> bytes:

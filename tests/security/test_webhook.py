@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -41,6 +42,8 @@ ALERT = Alert(
     updated_at=NOW,
     message="distance differs",
 )
+BODY = msgspec.json.encode(ALERT)
+NEVER = threading.Event()
 
 
 def never(host: str, port: int) -> list[str]:
@@ -404,41 +407,27 @@ def test_s11_tls_asks_for_the_hosts_name_at_the_pinned_address(certificate: Path
         assert len(found.got) == 1
 
 
-# The thread of the webhook.
+# What becomes of an alert.
 
 
 class Sender:
-    """Answers tries with what it is told, and lets a test wait for them."""
+    """Answers tries with what it is told."""
 
     def __init__(self, *outcomes: Exception | None) -> None:
         self.outcomes = list(outcomes)
         self.tried: list[webhook.Delivery] = []
         self.counted: list[str] = []
-        self.changed = threading.Condition()
 
     def __call__(self, body: bytes, delivery_id: str) -> None:
-        with self.changed:
-            self.tried.append(webhook.Delivery(body, delivery_id))
-            outcome = self.outcomes.pop(0) if self.outcomes else None
+        self.tried.append(webhook.Delivery(body, delivery_id))
+        outcome = self.outcomes.pop(0) if self.outcomes else None
         if outcome is not None:
             raise outcome
 
-    def count(self, outcome: str) -> None:
-        with self.changed:
-            self.counted.append(outcome)
-            self.changed.notify_all()
 
-    def settled(self, n: int) -> list[str]:
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.counted) >= n, 10)
-        return self.counted
-
-
-def test_s11_opened_updated_and_resolved_are_posted_signed_and_in_order() -> None:
-    from msgspec import structs
-
+def test_s11_opened_updated_and_resolved_are_posted_and_signed() -> None:
     events = [
-        structs.replace(ALERT, status=s, updated_at=NOW + timedelta(minutes=i))
+        msgspec.structs.replace(ALERT, status=s, updated_at=NOW + timedelta(minutes=i))
         for i, s in enumerate(("opened", "updated", "resolved"))
     ]
     metrics = Metrics()
@@ -448,8 +437,7 @@ def test_s11_opened_updated_and_resolved_are_posted_signed_and_in_order() -> Non
         )
         sending = webhook.webhook_of(chosen, metrics.webhook)
         assert sending is not None
-        sending.post(events)
-        sending.close(10)
+        assert all(sending.post(msgspec.json.encode(event), NEVER) for event in events)
     assert metrics.value("webhook_alerts_total", outcome="delivered") == 3
     assert [json.loads(body)["status"] for _, _, body in found.got] == ["opened", "updated", "resolved"]
     assert len({headers["x-stream-trainer-delivery"] for _, headers, _ in found.got}) == 3
@@ -462,56 +450,18 @@ def test_s11_opened_updated_and_resolved_are_posted_signed_and_in_order() -> Non
 def test_s11_what_fails_is_tried_again_under_the_same_id_and_then_counted() -> None:
     down, gone = Failed("down", again=True), Failed("gone", again=False)
     sender = Sender(down, down, None, down, down, down, gone, Forbidden("inside"), RuntimeError("a fault"), None)
-    sending = webhook.Webhook(sender, sender.count, pauses=(0.0, 0.0))
-    sending.post([ALERT] * 6)
-    assert sender.settled(6) == ["delivered", "failed", "failed", "refused", "failed", "delivered"]
+    sending = webhook.Webhook(sender, sender.counted.append, pauses=(0.0, 0.0))
+    assert all(sending.post(BODY, NEVER) for _ in range(6))
+    assert sender.counted == ["delivered", "failed", "failed", "refused", "failed", "delivered"]
     assert len({tried.id for tried in sender.tried}) == 1
-    sending.close()
 
 
-def test_s11_a_webhook_that_hangs_delays_nobody_and_what_does_not_fit_is_counted() -> None:
-    free, held = threading.Event(), threading.Event()
-    sender = Sender()
-
-    def hanging(body: bytes, delivery_id: str) -> None:
-        held.set()
-        free.wait(10)
-
-    sending = webhook.Webhook(hanging, sender.count, capacity=3)
-    sending.post([ALERT])
-    assert held.wait(10)
-    sending.post([ALERT] * 10)
-    assert sender.counted == ["dropped"] * 7
-    free.set()
-    assert sender.settled(11)[7:] == ["delivered"] * 4
-    sending.close()
-
-
-def test_s11_closing_does_not_wait_for_the_next_try() -> None:
-    sender = Sender(*[Failed("down", again=True)] * 9)
-    sending = webhook.Webhook(sender, sender.count, pauses=(600.0,))
-    sending.post([ALERT] * 3)
-    sending.close(10)
-    assert sorted(sender.settled(3)) == ["failed"] * 3
-    assert webhook.Webhook(sender, sender.count).close() is None  # type: ignore[func-returns-value]
-
-
-def test_s11_the_monitor_publishes_to_the_webhook_what_it_publishes_to_kafka() -> None:
-    from monitors.query import _publisher
-
-    sent: list[Any] = []
-
-    class Producer:
-        def send(self, topic: str, records: Any) -> None:
-            sent.append((topic, records))
-
-    sender = Sender(RuntimeError("a fault"))
-    sending = webhook.Webhook(sender, sender.count)
-    _publisher(Producer(), "flights.alerts", sending)([ALERT])  # type: ignore[arg-type]
-    assert sender.settled(1) == ["failed"]
-    assert sent == [("flights.alerts", [(ALERT.alert_key, ALERT)])]
-    assert sender.tried[0] == webhook.delivery(ALERT)
-    sending.close()
+def test_s11_stopping_does_not_wait_for_the_next_try_and_the_alert_is_not_counted() -> None:
+    stop = threading.Event()
+    stop.set()
+    sender = Sender(Failed("down", again=True))
+    assert not webhook.Webhook(sender, sender.counted.append, pauses=(600.0,)).post(BODY, stop)
+    assert (len(sender.tried), sender.counted) == (1, [])
 
 
 def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture) -> None:
@@ -524,8 +474,7 @@ def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture
     metrics = Metrics()
     sending = webhook.webhook_of(chosen.monitor, metrics.webhook)
     assert sending is not None
-    sending.post([ALERT])
-    sending.close(10)
+    assert sending.post(BODY, NEVER)
     assert metrics.value("webhook_alerts_total", outcome="refused") == 1
     assert "not a public address" in caplog.text
     assert canary not in caplog.text + repr(chosen) + chosen.model_dump_json() + repr(sending.__dict__)

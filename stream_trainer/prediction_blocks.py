@@ -1,0 +1,98 @@
+"""Several rows of one request in one record of `P.predictions`: the fields of a record, each a list.
+
+A request of a hundred rows would otherwise be a hundred records, which cost the service and the broker more than the
+predictions did. `records` gives back the rows as the records that they would have been, so a reader knows one form only.
+Values are copied as they stand in the JSON: no digit of a number can change. See `docs/schemas/prediction-block.json`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+MAX_ROWS = 10_000
+_MARK = b'{"rows":'
+_NULL = b"null"
+
+
+class _Block(msgspec.Struct):
+    rows: int
+    requested_at: Raw
+    model_version: Raw
+    role: Raw
+    prediction_id: list[Raw]
+    output: list[Raw]
+    segments: dict[str, list[Raw]]
+    features: dict[str, list[Raw]]
+    key: list[Raw] | UnsetType = UNSET
+    event_time: list[Raw] | UnsetType = UNSET
+
+
+class _Record(msgspec.Struct):
+    prediction_id: Raw
+    requested_at: Raw
+    segments: dict[str, Raw]
+    features: dict[str, Raw]
+    output: Raw
+    model_version: Raw
+    role: Raw
+    key: Raw | UnsetType = UNSET
+    event_time: Raw | UnsetType = UNSET
+
+
+_decoder = msgspec.json.Decoder(_Block)
+_encoder = msgspec.json.Encoder()
+
+
+def is_block(value: bytes) -> bool:
+    """Whether a record's value is of several rows; their number is its first field."""
+    return value.startswith(_MARK)
+
+
+def records(value: bytes) -> Sequence[bytes]:
+    """The value of each row's record, in the request's order; a record of one row is itself.
+
+    Raises:
+        ValueError: a block's lists are not all as long as it says, or it is not JSON of a block
+            (`msgspec.DecodeError` is one).
+    """
+    if not is_block(value):
+        return (value,)
+    block = _decoder.decode(value)
+    rows = block.rows
+    if not 1 <= rows <= MAX_ROWS:
+        raise ValueError(f"a block of {rows} rows; 1 to {MAX_ROWS} are read")
+    nulls = [Raw(_NULL)] * rows
+    keys = nulls if block.key is UNSET else block.key
+    times = nulls if block.event_time is UNSET else block.event_time
+    named = [block.prediction_id, block.output, keys, times]
+    if any(len(values) != rows for values in (*named, *block.segments.values(), *block.features.values())):
+        raise ValueError(f"a block says that it has {rows} rows, and one of its lists is of another length")
+    found = zip(*named, _by_row(block.segments, rows), _by_row(block.features, rows), strict=True)
+    return [
+        _encoder.encode(
+            _Record(
+                prediction_id=prediction_id,
+                requested_at=block.requested_at,
+                segments=segments,
+                features=features,
+                output=output,
+                model_version=block.model_version,
+                role=block.role,
+                key=_given(key),
+                event_time=_given(event_time),
+            )
+        )
+        for prediction_id, output, key, event_time, segments, features in found
+    ]
+
+
+def _by_row(columns: Mapping[str, list[Raw]], rows: int) -> list[dict[str, Raw]]:
+    if not columns:
+        return [{}] * rows
+    names = tuple(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _given(value: Raw) -> Raw | UnsetType:
+    return UNSET if bytes(value) == _NULL else value

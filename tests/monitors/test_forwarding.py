@@ -1,0 +1,256 @@
+"""What stands in `P.alerts` reaches the webhook, whoever wrote it, across stops, failures and new topics."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from infra.broker import BrokerInfo
+from monitors.alert_log import open_alerts
+from monitors.forwarding import PATH, Forwarder, Record
+from monitors.outgoing import Failed
+from monitors.query import _publisher
+from monitors.webhook import Webhook
+from stream_trainer.alerts import TrainerAlert, damage_alert
+from stream_trainer.errors import BrokerUnavailable
+from stream_trainer.kafka import Admin, ControlProducer, topic_plans
+from stream_trainer.outbox import KafkaOutbox
+from stream_trainer.settings import KafkaSettings
+from stream_trainer.store import open_store
+from stream_trainer.store.storage import LocalStorage
+from tests.security.test_webhook import ALERT, NOW
+
+from .worlds import pipeline, settings
+
+PATIENCE = 30.0
+
+
+class Posted:
+    """A receiver that lets a test wait for what it got; `down` fails so many tries first."""
+
+    def __init__(self, down: int = 0) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.outcomes: list[str] = []
+        self.ids: list[str] = []
+        self.down = down
+        self.tries = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, body: bytes, delivery_id: str) -> None:
+        with self._changed:
+            self.tries += 1
+            self._changed.notify_all()
+            if self.tries <= self.down:
+                raise Failed("down", again=True)
+            self.bodies.append(msgspec.json.decode(body))
+            self.ids.append(delivery_id)
+            self._changed.notify_all()
+
+    def wait(self, *, posted: int = 0, tries: int = 0) -> list[str]:
+        """The keys and states that came, once there are so many."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.bodies) >= posted and self.tries >= tries, PATIENCE)
+            return [f"{body['alert_key']} {body['status']}" for body in self.bodies]
+
+    def webhook(self, pause: float = 0.0) -> Webhook:
+        return Webhook(self, self.outcomes.append, pauses=(pause,))
+
+
+class MemoryLog:
+    """`P.alerts` of one partition in memory; reading raises what stands in `troubles`."""
+
+    def __init__(self) -> None:
+        self.topic_id = "one"
+        self.records: list[tuple[bytes, bytes | None]] = []
+        self.troubles: list[Exception] = []
+        self._at = 0
+        self._changed = threading.Condition()
+
+    def write(self, key: str, value: Any) -> None:
+        with self._changed:
+            raw = value if isinstance(value, bytes) or value is None else msgspec.json.encode(value)
+            self.records.append((key.encode(), raw))
+            self._changed.notify_all()
+
+    def alert(self, key: str, status: str) -> None:
+        self.write(key, {"alert_key": key, "status": status, "n": len(self.records)})
+
+    def ends(self) -> dict[int, int]:
+        return {0: len(self.records)}
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        self._at = offsets.get(0, 0)
+
+    def position(self) -> dict[int, int]:
+        return {0: self._at}
+
+    def poll(self, seconds: float) -> list[Record]:
+        with self._changed:
+            if self.troubles:
+                raise self.troubles.pop()
+            self._changed.wait_for(lambda: len(self.records) > self._at, seconds)
+            found = [Record(0, i, *self.records[i]) for i in range(self._at, len(self.records))]
+        self._at = len(self.records)
+        return found
+
+
+class World:
+    """A forwarder that can be started anew over the same log and storage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = MemoryLog()
+        self.storage = LocalStorage(folder)
+
+    @contextmanager
+    def forwarding(self, posted: Posted, pause: float = 0.0) -> Iterator[None]:
+        @contextmanager
+        def opened() -> Iterator[MemoryLog]:
+            yield self.log
+
+        forwarder = Forwarder(opened, posted.webhook(pause), self.storage, again_seconds=0.0)
+        forwarder.start()
+        try:
+            yield
+        finally:
+            forwarder.stop(PATIENCE)
+            forwarder.stop()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_the_first_time_what_is_open_is_posted_and_then_all_that_comes(world: World) -> None:
+    for key, status in (("a", "opened"), ("b", "opened"), ("a", "updated"), ("b", "resolved"), ("c", "opened")):
+        world.log.alert(key, status)
+    posted = Posted()
+    with world.forwarding(posted):
+        posted.wait(posted=2)
+        world.log.alert("b", "opened")
+        world.log.alert("a", "resolved")
+        assert posted.wait(posted=4) == ["a updated", "c opened", "b opened", "a resolved"]
+    assert posted.outcomes == ["delivered"] * 4
+
+
+def test_what_is_raised_while_nobody_forwards_is_posted_by_the_next_one_once(world: World) -> None:
+    first, second = Posted(), Posted()
+    world.log.alert("a", "opened")
+    with world.forwarding(first):
+        first.wait(posted=1)
+    world.log.alert("a", "resolved")
+    with world.forwarding(second):
+        assert second.wait(posted=1) == ["a resolved"]
+    assert first.wait(posted=1) == ["a opened"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_alert_whose_next_try_is_awaited_at_the_end_is_posted_by_the_next_one(world: World, known: bool) -> None:
+    if known:
+        with world.forwarding(Posted()):
+            wait_for_position(world)
+    world.log.alert("a", "opened")
+    world.log.alert("b", "resolved")
+    first, second = Posted(down=1), Posted()
+    with world.forwarding(first, pause=600.0):
+        first.wait(tries=1)
+    assert (first.bodies, first.outcomes) == ([], [])
+    with world.forwarding(second):
+        assert second.wait(posted=2 if known else 1) == ["a opened", "b resolved"][: 2 if known else 1]
+
+
+def wait_for_position(world: World) -> None:
+    deadline, tick = time.monotonic() + PATIENCE, threading.Event()
+    while not world.storage.exists(PATH):
+        assert time.monotonic() < deadline
+        tick.wait(0.01)
+
+
+def test_a_broker_that_is_away_for_a_while_delays_alerts_only(world: World) -> None:
+    posted = Posted()
+    world.log.troubles = [BrokerUnavailable("away")] * 3
+    world.log.alert("a", "opened")
+    with world.forwarding(posted):
+        assert posted.wait(posted=1) == ["a opened"]
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning(world: World) -> None:
+    first, second = Posted(), Posted()
+    world.log.alert("a", "opened")
+    with world.forwarding(first):
+        first.wait(posted=1)
+    world.log = MemoryLog()
+    world.log.topic_id = "two"
+    world.log.alert("b", "opened")
+    with world.forwarding(second):
+        assert second.wait(posted=1) == ["b opened"]
+
+
+def test_an_unreadable_position_posts_what_is_open_again(world: World) -> None:
+    first, second = Posted(), Posted()
+    world.log.alert("a", "opened")
+    with world.forwarding(first):
+        first.wait(posted=1)
+    world.storage.put(PATH, b"{")
+    with world.forwarding(second):
+        assert second.wait(posted=1) == ["a opened"]
+    assert first.ids == second.ids
+
+
+def test_tombstones_and_what_is_no_alert_are_passed_over(world: World) -> None:
+    posted = Posted()
+    with world.forwarding(posted):
+        for value in (None, b"not json", b"[]", b"\xff"):
+            world.log.write("x", value)
+        world.log.alert("a", "opened")
+        assert posted.wait(posted=1) == ["a opened"]
+
+
+def test_alerts_of_the_trainer_and_of_the_monitor_are_posted_alike(broker: BrokerInfo, tmp_path: Path) -> None:
+    of = settings(tmp_path, kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
+    watched = pipeline(f"forwarded-{tmp_path.name.lower().replace('_', '-')[:40]}")
+    producer = ControlProducer(of.kafka)
+    opening = partial(open_alerts, of.kafka, watched.topics.alerts)
+    storage = LocalStorage(tmp_path / "monitor")
+    gate = TrainerAlert(
+        alert_key="gate/finite",
+        kind="gate",
+        pipeline=watched.name,
+        status="opened",
+        model_version=3,
+        opened_at=NOW,
+        updated_at=NOW,
+        message="not finite",
+    )
+    with Admin(of.kafka) as admin:
+        admin.create_missing([topic_plans(watched.name, of.kafka)["alerts"]])
+        outbox = KafkaOutbox(watched.topics, producer, admin, open_store(of, watched.name))
+        outbox.alert([gate])
+        first, second = Posted(), Posted()
+        forwarder = Forwarder(opening, first.webhook(), storage)
+        forwarder.start()
+        try:
+            first.wait(posted=1)
+            _publisher(producer, watched.topics.alerts)([ALERT])
+            outbox.alert([damage_alert(watched.name, 2, "truncated", NOW, healed_by=None)])
+            found = first.wait(posted=3)
+        finally:
+            forwarder.stop()
+        outbox.alert([gate])
+    assert found == ["gate/finite opened", "drift/distance opened", "store/version-2 opened"]
+    assert first.bodies[0] == msgspec.to_builtins(gate, str_keys=True)
+
+    again = Forwarder(opening, second.webhook(), storage)
+    again.start()
+    try:
+        assert second.wait(posted=1) == ["gate/finite opened"]
+    finally:
+        again.stop()
+    assert second.ids == first.ids[:1]
+    producer.close()
