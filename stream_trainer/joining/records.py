@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from stream_trainer import prediction_blocks
 from stream_trainer.contract import RESERVED_FIELDS, Contract
 from stream_trainer.decode import MAX_JSON_BYTES, reason_of
 from stream_trainer.errors import Poison
@@ -123,19 +124,18 @@ class _Reader:
         self._labels = msgspec.json.Decoder(label_struct(contract, join.on))
 
     def predictions(self, at: int, position: str, value: bytes | None) -> Iterator[Event]:
-        """The predictions of one record of `P.predictions`: the only place that knows their form."""
+        """The predictions of one record of `P.predictions`, one a row; a block is read as a whole or not at all."""
         try:
             if value is None:
                 raise Poison("null_value: the record has no value (a tombstone)")
-            parsed = self._predictions.decode(value)
+            parsed = [self._predictions.decode(record) for record in prediction_blocks.records(value)]
         except (msgspec.MsgspecError, ValueError, RecursionError, Poison) as error:
             yield _unreadable(at, position, error, value)
             return
-        if parsed.role == SHADOW:
-            return
-        key = parsed.prediction_id if self._on == "prediction_id" else parsed.key
-        if key is not None:  # without a business key no label can ever name it
-            yield Event(key, PREDICTION, at, position, msgspec.msgpack.encode(self._body(parsed)))
+        for row in parsed:
+            key = row.prediction_id if self._on == "prediction_id" else row.key
+            if row.role != SHADOW and key is not None:  # without a business key no label can ever name it
+                yield Event(key, PREDICTION, at, position, msgspec.msgpack.encode(self._body(row)))
 
     def _body(self, parsed: _Prediction) -> Body:
         values = [parsed.features.get(name) for name in self._features]
