@@ -124,6 +124,9 @@ def train(
     ] = False,
     no_create: NoCreate = False,
     with_monitor: Annotated[bool, typer.Option("--with-monitor", help="Watch for drift in the same Spark.")] = False,
+    with_joiner: Annotated[
+        bool, typer.Option("--with-joiner", help="Join labels in the same Spark, instead of by `stream-trainer join`.")
+    ] = False,
 ) -> None:
     """Learn from the pipeline's examples, committing weights and offsets as one, until stopped."""
     if origin not in ("earliest", "latest") and not origin.isdigit():
@@ -145,7 +148,7 @@ def train(
     if promotion is not None:
         trainer = settings.trainer.model_copy(update={"promotion": promotion})
         settings = settings.model_copy(update={"trainer": trainer})
-    train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor)
+    train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor, with_joiner=with_joiner)
 
 
 @app.command("join", epilog="Example: stream-trainer join examples.flights.pipeline:pipeline")
@@ -235,12 +238,12 @@ def run_all(
     _needs("monitor", "evidently")
     log_to_stderr()
     from infra.supervisor import Supervisor  # noqa: PLC0415
-    from infra.units import join_unit, serve_unit, train_unit  # noqa: PLC0415
+    from infra.units import serve_unit, train_unit  # noqa: PLC0415
     from stream_trainer.loading import load_pipeline  # noqa: PLC0415
 
     settings = connected(Settings())
-    joiners = [] if load_pipeline(pipeline).join is None else [join_unit(pipeline, settings)]
-    supervisor = Supervisor([train_unit(pipeline, settings), *joiners, serve_unit(pipeline, settings, port)])
+    joined = load_pipeline(pipeline).join is not None
+    supervisor = Supervisor([train_unit(pipeline, settings, joined=joined), serve_unit(pipeline, settings, port)])
     supervisor.run(stop_on_signal())
 
 

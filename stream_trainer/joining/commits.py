@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_trainer.joining.matching import EXAMPLE, SKIPPED, UNMATCHED, WAITING, Emitted
+from stream_trainer.joining.matching import EXAMPLE, EXPIRED, SKIPPED, UNMATCHED, WAITING, Emitted
 from stream_trainer.offsets import Offsets
 
 
@@ -129,11 +129,9 @@ def _identity(row: Emitted) -> tuple[str, ...]:
 
 
 def _counts(emitted: list[Emitted], missing: list[Emitted]) -> dict[str, int]:
-    found = Counter(row.kind for row in missing)
-    timeouts = sum(row.amount < 0 for row in missing if row.kind == EXAMPLE)
-    return {
-        "examples": found[EXAMPLE],
-        "timeouts": timeouts,
-        "unmatched": found[UNMATCHED],
-        "sampled_out": sum(row.kind == SKIPPED for row in emitted),
-    }
+    """What is written, by outcome, and what is only counted."""
+    counts = Counter(row.outcome for row in missing)
+    counts["examples"] = sum(row.kind == EXAMPLE for row in missing)
+    for kind in (SKIPPED, EXPIRED):
+        counts[kind] = sum(row.amount for row in emitted if row.kind == kind)
+    return counts

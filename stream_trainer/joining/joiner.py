@@ -17,6 +17,10 @@ _LONGEST_PAUSE = 30.0
 _SAY_SECONDS = 10.0
 
 
+def _nobody(_: Marker, __: Plan) -> None:
+    """Hears nothing."""
+
+
 class Joining(Protocol):
     """A running query."""
 
@@ -35,7 +39,6 @@ class Status:
     counts: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     oldest_waiting: int | None = None
-    delays: list[int] = field(default_factory=list)
 
     def add(self, _: Marker, todo: Plan) -> None:
         """A batch that was written."""
@@ -45,7 +48,6 @@ class Status:
         if todo.marker is not None:
             self.waiting = sum(todo.marker.waiting.values())
             self.oldest_waiting = min(todo.marker.waiting, default=None)
-        self.delays = [row.amount for row in todo.rows if row.kind == "example" and row.amount >= 0] or self.delays
 
     def fields(self) -> Mapping[str, Any]:
         """For a log line."""
@@ -59,13 +61,14 @@ class Status:
 
 @dataclass(slots=True, kw_only=True)
 class Joiner:
-    """`connect` starts a query, each attempt anew, and is told where to report batches."""
+    """`connect` starts a query, each attempt anew, and is told where to report batches; `wrote` hears of them too."""
 
     connect: Callable[[Callable[[Marker, Plan], None]], Joining]
     max_restarts: int
     stop: threading.Event = field(default_factory=threading.Event)
     status: Status = field(default_factory=Status)
     poll_seconds: float = 0.1
+    wrote: Callable[[Marker, Plan], None] = _nobody
 
     def run(self) -> None:
         """Join until `stop` is set.
@@ -77,7 +80,7 @@ class Joiner:
         while True:
             begun = self.status.batches
             try:
-                running = self.connect(self.status.add)
+                running = self.connect(self._add)
                 try:
                     self._watch(running)
                 finally:
@@ -94,6 +97,10 @@ class Joiner:
                     return
             else:
                 return
+
+    def _add(self, marker: Marker, todo: Plan) -> None:
+        self.status.add(marker, todo)
+        self.wrote(marker, todo)
 
     def _watch(self, running: Joining) -> None:
         said = time.monotonic()

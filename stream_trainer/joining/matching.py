@@ -6,7 +6,7 @@ horizon apart. Timers only say when nothing can come any more, and free the stat
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -17,8 +17,10 @@ from stream_trainer.joining.weights import importance, sampled
 
 Reason = Literal["late", "orphan", "duplicate", "unreadable"]
 
-EXAMPLE, UNMATCHED, WAITING, SKIPPED = "example", "unmatched", "waiting", "skipped"
-TIMEOUT = "timeout"
+EXAMPLE, UNMATCHED, WAITING, SKIPPED, EXPIRED = "example", "unmatched", "waiting", "skipped", "expired"
+JOINED, CORRECTED, LATE_TAUGHT, TIMEOUT = "joined", "corrected", "late_taught", "timeout"
+COUNTED = frozenset((WAITING, SKIPPED, EXPIRED))
+OUTCOMES = (JOINED, CORRECTED, LATE_TAUGHT, TIMEOUT, EXPIRED, SKIPPED, *get_args(Reason))
 _BUCKETS = 60
 
 
@@ -26,13 +28,14 @@ class Emitted(NamedTuple):
     """What a key gives out.
 
     Attributes:
-        kind: EXAMPLE, UNMATCHED, SKIPPED (a false label that was sampled out), or WAITING: the number of predictions
-            that wait has changed.
+        kind: EXAMPLE, UNMATCHED; or what is only counted: SKIPPED (a false label that was sampled out), EXPIRED (a
+            prediction whose horizon passed without a label), WAITING (how many predictions wait has changed).
         id: of an example its prediction id, `:`, and its label's position or "timeout"; of an unmatched label its position.
         key: the record's key.
         value: the record's value.
-        amount: of an example the milliseconds between prediction and label; of WAITING +1 or -1.
+        amount: of an example the milliseconds between prediction and label, -1 for a timeout; of what is counted the change.
         bucket: of WAITING the beginning of the slice of append time that the prediction lies in, milliseconds.
+        outcome: of an example JOINED, CORRECTED, LATE_TAUGHT or TIMEOUT; of an unmatched label its reason.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class Emitted(NamedTuple):
     value: bytes = b""
     amount: int = 0
     bucket: int = 0
+    outcome: str = ""
 
 
 class Seen(msgspec.Struct, array_like=True, gc=False):
@@ -194,9 +198,9 @@ class Matching:
         value = self._parse(label.value).label
         if seen.labelled and seen.label == value:
             return [self._unmatched(label, "duplicate")]
-        out = [] if seen.labelled else [self._waiting(seen, -1)]
+        out, outcome = ([], CORRECTED) if seen.labelled else ([self._waiting(seen, -1)], JOINED)
         seen.labelled, seen.label = True, value
-        return [*out, *self._teach(seen, label, value)]
+        return [*out, *self._teach(seen, label, value, outcome)]
 
     def _late(self, seen: Seen, label: Early) -> list[Emitted]:
         value = self._parse(label.value).label
@@ -204,7 +208,7 @@ class Matching:
             return [self._unmatched(label, "duplicate")]
         if self.join.late_share is not None and seen.assumed and value and seen.body:
             seen.labelled, seen.label = True, value
-            return self._teach(seen, label, value)
+            return self._teach(seen, label, value, LATE_TAUGHT)
         return [self._unmatched(label, "late")]
 
     def _end(self, seen: Seen) -> list[Emitted]:
@@ -212,18 +216,18 @@ class Matching:
         seen.over = True
         out: list[Emitted] = []
         if not seen.labelled:
-            out.append(self._waiting(seen, -1))
+            out += [self._waiting(seen, -1), Emitted(EXPIRED, amount=1)]
             if self.join.on_timeout is not None:
                 seen.assumed = True
-                out += self._teach(seen, None, self.join.on_timeout)
+                out += self._teach(seen, None, self.join.on_timeout, TIMEOUT)
         if not (seen.assumed and self.join.late_share is not None):
             seen.body = b""
         return out
 
-    def _teach(self, seen: Seen, label: Early | None, value: Any) -> list[Emitted]:
+    def _teach(self, seen: Seen, label: Early | None, value: Any, outcome: str) -> list[Emitted]:
         body = _BODIES.decode(seen.body)
         if value in (False, 0) and not sampled(seen.id, self.join.negative_rate):
-            return [Emitted(SKIPPED, id=seen.id)]
+            return [Emitted(SKIPPED, amount=1)]
         example_id = f"{seen.id}:{TIMEOUT if label is None else label.position}"
         time = None
         if label is not None:
@@ -233,7 +237,8 @@ class Matching:
             self.contract, body, value, example_id=example_id, label_time=time, weight=self._weight(body, value)
         )
         key = str(body.values[-2])
-        return [Emitted(EXAMPLE, example_id, key, record, amount=-1 if label is None else max(0, label.at - seen.at))]
+        delay = -1 if label is None else max(0, label.at - seen.at)
+        return [Emitted(EXAMPLE, example_id, key, record, amount=delay, outcome=outcome)]
 
     def _weight(self, body: Body, value: Any) -> float | None:
         if self.join.late_share is None:
@@ -273,4 +278,4 @@ def unmatched(key: str, position: str, at: int, reason: str, value: bytes, detai
         "value": value.decode(errors="replace"),
         **({} if detail is None else {"detail": detail}),
     }
-    return Emitted(UNMATCHED, position, key, msgspec.json.encode(record))
+    return Emitted(UNMATCHED, position, key, msgspec.json.encode(record), outcome=reason)

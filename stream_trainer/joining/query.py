@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql import Row
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.streaming.stateful_processor import StatefulProcessor
 
 from stream_trainer.errors import StreamFailed, UsageError
 from stream_trainer.joining.commits import Marker
-from stream_trainer.joining.join import Join
-from stream_trainer.joining.matching import Emitted, KeyState, Matching, dump, load
-from stream_trainer.joining.records import EVENTS, Event, events
+from stream_trainer.joining.matching import Emitted
+from stream_trainer.joining.processor import OUT, PACKED, PIECE_RECORDS, JoinProcessor, pack, unpack
+from stream_trainer.joining.records import events
 from stream_trainer.joining.writer import JoinWriter
 from stream_trainer.kafka import spark_options
 from stream_trainer.offsets import Offsets
@@ -32,15 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
-_OUT = "kind string, id string, key string, value binary, amount long, bucket long"
 _COLUMNS = ("topic", "partition", "offset", "timestamp", "value")
 
 
 def session_options(settings: Settings) -> dict[str, str]:
-    """What the joiner's Spark is told beside what every Spark here is told."""
+    """What the joiner's session is told beside what every Spark here is told; a session of a shared Spark will do."""
     rocks = "spark.sql.streaming.stateStore.rocksdb"
     return {
-        "spark.driver.memory": settings.join.spark_driver_memory,
         "spark.sql.shuffle.partitions": str(settings.join.state_partitions),
         "spark.sql.streaming.stateStore.providerClass": STATE,
         f"{rocks}.changelogCheckpointing.enabled": "true",
@@ -58,68 +54,6 @@ def checkpoint_folder(pipeline: Pipeline, settings: Settings) -> str:
     return f"{root.rstrip('/')}/{pipeline.name}/joiner"
 
 
-class JoinKey(StatefulProcessor):
-    """`Matching` with Spark's state and timers: one packed value and at most one wanted timer a key."""
-
-    def __init__(self, pipeline_contract: Any, join: Join) -> None:
-        self._contract = pipeline_contract
-        self._join = join
-
-    def init(self, handle: Any) -> None:
-        """See `StatefulProcessor.init`."""
-        self._handle = handle
-        self._matching = Matching(self._contract, self._join)
-        self._state = handle.getValueState("key", "packed binary")
-
-    def handleInputRows(self, key: Any, rows: Any, timerValues: Any) -> Iterator[Row]:  # noqa: N802, N803
-        """New records of a key."""
-        now = timerValues.getCurrentProcessingTimeInMs()
-        stored = self._state.get()
-        state = load(None if stored is None else bytes(stored[0]))
-        found = [Event(key[0], row.kind, row.at, row.position, bytes(row.payload)) for row in rows]
-        emitted = self._matching.take(state, found, now)
-        self._keep(state, now, existed=stored is not None)
-        return map(_row, emitted)
-
-    def handleExpiredTimer(self, key: Any, timerValues: Any, expiredTimerInfo: Any) -> Iterator[Row]:  # noqa: ARG002, N802, N803
-        """The key's timer is due."""
-        stored = self._state.get()
-        if stored is None:
-            return iter(())
-        now = timerValues.getCurrentProcessingTimeInMs()
-        state = load(bytes(stored[0]))
-        if state.timer <= now:
-            state.timer = 0
-        emitted = self._matching.expire(state, now)
-        self._keep(state, now, existed=True)
-        return map(_row, emitted)
-
-    def close(self) -> None:
-        """See `StatefulProcessor.close`."""
-
-    def _keep(self, state: KeyState, now: int, *, existed: bool) -> None:
-        due = state.due
-        if due and (not state.timer or due < state.timer):
-            state.timer = max(due, now + 1)
-            self._handle.registerTimer(state.timer)
-        packed = dump(state)
-        if packed is not None:
-            self._state.update((packed,))
-        elif existed:
-            self._state.clear()
-
-
-def _row(emitted: Emitted) -> Row:
-    return Row(
-        kind=emitted.kind,
-        id=emitted.id,
-        key=emitted.key,
-        value=emitted.value,
-        amount=emitted.amount,
-        bucket=emitted.bucket,
-    )
-
-
 class JoinQuery:
     """Starts the query of one pipeline on a session, and writes its batches."""
 
@@ -133,11 +67,14 @@ class JoinQuery:
         self._writer = writer
         self._checkpoint = checkpoint_folder(pipeline, settings)
 
-    def start(self, wrote: Callable[[Marker, Any], None]) -> RunningStream:
+    def start(
+        self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int, int], None] | None = None
+    ) -> RunningStream:
         """Begin where the checkpoint stands, or with the last horizon when it was lost.
 
         Args:
             wrote: told of each batch and of what was written for it.
+            sized: told with each batch of the state after the one before: its rows, its bytes in memory and on disk.
 
         Raises:
             StreamFailed, SparkLost: see `query.failure`.
@@ -151,6 +88,8 @@ class JoinQuery:
                 marker = self._marker(query_id, batch_id)
                 todo = self._writer.write(marker, _collect(batch))
                 wrote(marker, todo)
+                if sized is not None and running.query is not None:
+                    sized(*_size(running.query.lastProgress))
 
         try:
             lost = self._writer.begin_again(self._query_id(), span)
@@ -173,7 +112,8 @@ class JoinQuery:
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                yield events(contract, join, labels, batch)
+                for first in range(0, batch.num_rows, PIECE_RECORDS):
+                    yield pack(events(contract, join, labels, batch.slice(first, PIECE_RECORDS)))
 
         start = "earliest" if lost is None else to_spark_json(self._writer.inputs_at(lost.at - span))
         options = {
@@ -187,10 +127,10 @@ class JoinQuery:
         frame = self._spark.readStream.format("kafka").options(**options).load().select(*_COLUMNS)
         return (
             frame.coalesce(self._settings.join.state_partitions)
-            .mapInArrow(read, from_arrow_schema(EVENTS))
-            .groupBy("key")
+            .mapInArrow(read, from_arrow_schema(PACKED))
+            .groupBy("bucket")
             .transformWithState(
-                JoinKey(contract, join), outputStructType=_OUT, outputMode="Update", timeMode="ProcessingTime"
+                JoinProcessor(contract, join), outputStructType=OUT, outputMode="Update", timeMode="ProcessingTime"
             )
         )
 
@@ -239,8 +179,14 @@ class _Kept:
         """Keeps it."""
 
 
+def _size(progress: Any) -> tuple[int, int, int]:
+    """Rows of the state, its bytes in memory and those of its files; zeros before Spark has told."""
+    operators = [] if progress is None else json.loads(progress.json)["stateOperators"]
+    rows = sum(int(one["numRowsTotal"]) for one in operators)
+    memory = sum(int(one["memoryUsedBytes"]) for one in operators)
+    return rows, memory, sum(int(one["customMetrics"].get("rocksdbSstFileSize", 0)) for one in operators)
+
+
 def _collect(batch: "DataFrame") -> list[Emitted]:
     """One action: each further one would run the batch again."""
-    table = batch.toArrow()
-    columns = [table.column(name).to_pylist() for name in Emitted._fields]
-    return [Emitted(*row) for row in zip(*columns, strict=True)]
+    return unpack(batch.toArrow().column("packed").to_pylist())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stream_trainer import prediction_blocks
 from stream_trainer.contract import RESERVED_FIELDS, Contract
@@ -20,16 +21,6 @@ from stream_trainer.schema import Instant, KeyText, key_text, label_type
 
 PREDICTION, LABEL, UNREADABLE = "prediction", "label", "unreadable"
 SHADOW = "challenger"
-
-EVENTS = pa.schema(
-    [
-        pa.field("key", pa.string()),
-        pa.field("kind", pa.string()),
-        pa.field("at", pa.int64()),
-        pa.field("position", pa.string()),
-        pa.field("payload", pa.binary()),
-    ]
-)
 
 
 class Event(NamedTuple):
@@ -98,21 +89,15 @@ def body_fields(contract: Contract) -> tuple[str, ...]:
     return (*(f.name for f in contract.features), *contract.extra_segments, contract.key, contract.event_time)
 
 
-def events(contract: Contract, join: Join, labels_topic: str, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """One Arrow batch of Kafka records (`topic, partition, offset, timestamp, value`) as rows of `EVENTS`."""
-    columns = [batch.column(name).to_pylist() for name in ("topic", "partition", "offset", "timestamp", "value")]
+def events(contract: Contract, join: Join, labels_topic: str, batch: pa.RecordBatch) -> Iterator[Event]:
+    """The events of one Arrow batch of Kafka records (`topic, partition, offset, timestamp, value`)."""
+    names = ("topic", "partition", "offset", "value")
+    times = pc.cast(pc.cast(batch.column("timestamp"), pa.timestamp("ms", tz="UTC"), safe=False), pa.int64())
+    columns = [times.to_pylist(), *(batch.column(name).to_pylist() for name in names)]
     read = _Reader(contract, join)
-    found: list[Event] = []
-    for topic, partition, offset, timestamp, value in zip(*columns, strict=True):
+    for at, topic, partition, offset, value in zip(*columns, strict=True):
         position = f"{topic}/{partition}/{offset}"
-        at = int(timestamp.timestamp() * 1000)
-        found += read.label(at, position, value) if topic == labels_topic else read.predictions(at, position, value)
-    arrays = [pa.array(values, kind) for values, kind in zip(_columns(found), EVENTS.types, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=EVENTS)
-
-
-def _columns(found: list[Event]) -> list[Any]:
-    return list(zip(*found, strict=True)) or [()] * len(EVENTS)
+        yield from (read.label if topic == labels_topic else read.predictions)(at, position, value)
 
 
 class _Reader:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from infra.joining import PROCESS_OPTIONS
 from infra.spark import build_session, stop_session
 from stream_trainer import Join, Pipeline
 from stream_trainer.joining.joiner import Joiner, Joining
@@ -47,7 +48,7 @@ def main(name: str, servers: str, folder: str, when: str, nth: str) -> None:
     settings = Settings(kafka=kafka, data_dir=Path(folder), join=join)
     rules = Join(on="prediction_id", horizon=timedelta(hours=1))
     pipeline = Pipeline(name=name, contract=CONTRACT, join=rules)
-    spark = build_session(settings, "joiner", extra=session_options(settings))
+    spark = build_session(settings, "joiner", extra=PROCESS_OPTIONS | session_options(settings))
 
     def connect(wrote: Callable[[Any, Any], None]) -> Joining:
         writer = JoinWriter(pipeline.topics, settings)

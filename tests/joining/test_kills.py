@@ -5,6 +5,8 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from confluent_kafka import Producer
 from infra.broker import BrokerInfo
 from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
 from stream_trainer.settings import KafkaSettings
-from tests.integration.world import until
 
 _numbers = itertools.count()
 IDS = [f"p{i}" for i in range(120)]
@@ -41,7 +42,17 @@ def fill(kafka: KafkaSettings, name: str) -> None:
     assert producer.flush(30) == 0
 
 
+def looked(condition: Callable[[], object], what: str, looks: int = 600) -> None:
+    """Wait, counted in looks: on a machine with other work Spark and its first batch alone may take minutes."""
+    for _ in range(looks):
+        if condition():
+            return
+        threading.Event().wait(0.5)
+    raise AssertionError(f"looked {looks} times for {what}")
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_joiner_killed_around_a_commit_teaches_each_label_once(broker: BrokerInfo, tmp_path: Path, when: str) -> None:
     name = f"kills-{next(_numbers)}"
@@ -57,13 +68,19 @@ def test_a_joiner_killed_around_a_commit_teaches_each_label_once(broker: BrokerI
     def examples() -> list[dict[str, Any]]:
         return [m.value for m in read_all(kafka, f"{name}.examples")]
 
-    assert start(when, 3).wait(120) == -signal.SIGKILL
+    killed = start(when, 3)
+    looked(lambda: killed.poll() is not None, "its death")
+    assert killed.returncode == -signal.SIGKILL
     last = start("never", 0)
     try:
-        until(lambda: len(examples()) >= 132, "all labels")
-    finally:
+        looked(lambda: last.poll() is not None or len(examples()) >= 132, "all labels")
+        assert last.poll() is None, f"the joiner ended with exit code {last.returncode}"
         last.terminate()
-        assert last.wait(60) == 0
+        looked(lambda: last.poll() is not None, "its end")
+        assert last.returncode == 0
+    finally:
+        last.kill()
+        last.wait()
     found = sorted((e["_prediction_id"], e["y"]) for e in examples())
     assert found == sorted([(i, True) for i in IDS] + [(i, False) for i in IDS if i.endswith("0")])
     assert len({e["_example_id"] for e in examples()}) == 132

@@ -55,7 +55,7 @@ def read(values: list[bytes], join: Join) -> list[Event]:
         "timestamp": [NOW] * len(values),
         "value": values,
     }
-    return [Event(**row) for row in events(CONTRACT, join, "p.labels", pa.RecordBatch.from_pydict(table)).to_pylist()]
+    return list(events(CONTRACT, join, "p.labels", pa.RecordBatch.from_pydict(table)))
 
 
 def taught(found: list[Event], join: Join) -> list[tuple[str, bytes]]:

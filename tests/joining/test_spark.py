@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
+from infra.joining import PROCESS_OPTIONS
 from infra.spark import stop_session
 from stream_trainer import Join, Pipeline
 from stream_trainer.joining.joiner import Joiner, Joining
@@ -33,7 +34,7 @@ def spark() -> Iterator[SparkSession]:
     """One with the joiner's options, which state stores read from their session."""
     from infra.spark import build_session
 
-    session = build_session(Settings(), "join-tests", extra=session_options(Settings()))
+    session = build_session(Settings(), "join-tests", extra=PROCESS_OPTIONS | session_options(Settings()))
     yield session
     stop_session(session)
 
