@@ -10,9 +10,9 @@ from pyspark.sql.streaming.proto import StateMessage_pb2
 from pyspark.testing import utils
 
 from stream_trainer import worker_daemon
-from stream_trainer.joining import processor, query
+from stream_trainer.joining import processor
 
-PRELOADED = (*worker_daemon.PRELOADED, stateful_processor_util, StateMessage_pb2, utils, processor, query)
+PRELOADED = (*worker_daemon.PRELOADED, stateful_processor_util, StateMessage_pb2, utils, processor)
 
 if __name__ == "__main__":
     daemon.manager()
