@@ -1,4 +1,4 @@
-"""`stream-trainer demo`: a broker, a trainer with its monitor, the service and the replayer, supervised on one machine."""
+"""`stream-trainer demo`: a broker, a trainer with its monitor and joiner, the service and the replayer, supervised on one machine."""
 
 import logging
 import shutil
@@ -99,7 +99,7 @@ class Demo:
         info = start_local_broker(self._settings, detach=False)
         kafka = KafkaSettings(bootstrap_servers=info.bootstrap_servers)
         with Admin(kafka) as admin:
-            admin.create_missing(topic_plans(NAME, kafka).values())
+            admin.create_missing(topic_plans(NAME, kafka, joined=True).values())
         self._say(f"Kafka at {info.bootstrap_servers}; starting Spark, the service and the flights of 2013")
         return self._settings.model_copy(update={"kafka": kafka})
 
@@ -118,7 +118,7 @@ class Demo:
             log=logs / "replayer.log",
         )
         return [
-            train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY),
+            train_unit(PIPELINE, settings, logs / "trainer.log", _WEEKLY, joined=True),
             serve_unit(PIPELINE, settings, self._port, logs / "serving.log", admin_port=0, more=lent.serving),
             replay,
         ]

@@ -20,7 +20,15 @@ import pyarrow as pa
 from stream_trainer import ipc
 from stream_trainer.contract import FLOAT32_MAX, RESERVED_FIELDS, Contract
 from stream_trainer.errors import Poison
-from stream_trainer.schema import TIMESTAMP, arrow_fields, as_datetime, field_names, struct_type, to_columns
+from stream_trainer.schema import (
+    TIMESTAMP,
+    WEIGHT_ATTRIBUTE,
+    arrow_fields,
+    as_datetime,
+    field_names,
+    struct_type,
+    to_columns,
+)
 
 ARROW_CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 MAX_JSON_BYTES = 2**20
@@ -40,6 +48,7 @@ ACCOUNTING = [
     pa.field("_row", pa.int32()),
     pa.field("_append_time", TIMESTAMP),
     pa.field("_unknown_fields", pa.int32()),
+    pa.field("_weight", pa.float64()),
     pa.field("_reason", pa.string()),
     pa.field("_bytes", pa.binary()),
     pa.field("_length", pa.int64()),
@@ -306,6 +315,7 @@ def _accounting(rows: Sequence[_Row]) -> list[pa.Array]:
         [r.row for r in rows],
         [r.position.append_time for r in rows],
         [r.unknown_fields for r in rows],
+        [getattr(r.parsed, WEIGHT_ATTRIBUTE, None) for r in rows],
         [r.reason for r in rows],
         [r.raw[:KEPT_BYTES] if bad else None for r, bad in zip(rows, rejected, strict=True)],
         [len(r.raw) if bad else None for r, bad in zip(rows, rejected, strict=True)],

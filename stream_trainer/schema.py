@@ -37,12 +37,14 @@ Kind = Literal["example", "request"]
 Columns = Sequence[Sequence[Any] | NDArray[np.float64]]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+_Weight = Annotated[float, Meta(ge=0, le=FLOAT32_MAX)] | None
+WEIGHT_ATTRIBUTE = f"r{RESERVED_FIELDS.index('_weight')}"
 _NUMBER = pa.float64()
 _VECTOR = pa.list_(_NUMBER)
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-_Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
-_Time = Annotated[datetime, Meta(tz=True)] | Annotated[float, Meta(ge=0, le=_LAST_SECOND)]
+KeyText = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | int
+Instant = Annotated[datetime, Meta(tz=True)] | Annotated[float, Meta(ge=0, le=_LAST_SECOND)]
 
 
 def _feature_type(feature: Feature) -> Any:
@@ -57,7 +59,8 @@ def _feature_type(feature: Feature) -> Any:
             return Annotated[list[number], Meta(min_length=size, max_length=size)]
 
 
-def _label_type(label: Label) -> Any:
+def label_type(label: Label) -> Any:
+    """What msgspec takes a label's JSON value for."""
     match label:
         case BinaryLabel():
             return bool | Literal[0, 1]
@@ -68,11 +71,11 @@ def _label_type(label: Label) -> Any:
 
 
 def _given_types(contract: Contract) -> tuple[Any, ...]:
-    return (*(_Text for _ in contract.extra_segments), _Key, _Time)
+    return (*(_Text for _ in contract.extra_segments), KeyText, Instant)
 
 
 def _example_types(contract: Contract) -> tuple[Any, ...]:
-    return (*map(_feature_type, contract.features), *_given_types(contract), _label_type(contract.label))
+    return (*map(_feature_type, contract.features), *_given_types(contract), label_type(contract.label))
 
 
 def field_names(contract: Contract, kind: Kind) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
     ]
     rename = {f"f{i}": name for i, name in enumerate(names)}
     if whole:
-        fields += [(f"r{i}", Any, None) for i in range(len(RESERVED_FIELDS))]
+        fields += [(f"r{i}", _Weight if name == "_weight" else Any, None) for i, name in enumerate(RESERVED_FIELDS)]
         rename |= {f"r{i}": name for i, name in enumerate(RESERVED_FIELDS)}
     return msgspec.defstruct(kind.title(), fields, rename=rename, kw_only=True, forbid_unknown_fields=strict, gc=False)
 

@@ -8,7 +8,18 @@ from tests.bench import reporting
 from tests.bench.options import Options
 
 _PACKAGE = "tests.bench"
-NAMES = ("first_prediction", "freshness", "memory", "decode", "learn", "commits", "recovery", "serving", "storm")
+NAMES = (
+    "first_prediction",
+    "freshness",
+    "memory",
+    "decode",
+    "learn",
+    "commits",
+    "recovery",
+    "joining",
+    "serving",
+    "storm",
+)
 
 
 def main(argv: Sequence[str]) -> int:
