@@ -19,7 +19,7 @@ from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
 from serving.oip.document import extend
-from serving.oip.routes import routes
+from serving.oip.routes import INFER, routes
 from serving.page.routes import add_page
 from serving.page.state import PageState, Process
 from serving.predict import Predictor
