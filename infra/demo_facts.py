@@ -89,6 +89,11 @@ class Facts:
             self.unlabelled.add(flight)
 
     @property
+    def match_rate(self) -> float | None:
+        """The share of the landed flights that were joined; None before one has landed."""
+        return self.examples / self.labels if self.labels else None
+
+    @property
     def learned(self) -> int:
         """Examples learned since the first version."""
         return self.head.manifest.total.trained if self.head else 0

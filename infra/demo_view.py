@@ -35,6 +35,10 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} s"
 
 
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
 def rows(facts: Facts, url: str) -> list[tuple[str, str]]:
     """What is shown live: a name and a value a line."""
     metrics = scores(facts)
@@ -51,6 +55,7 @@ def rows(facts: Facts, url: str) -> list[tuple[str, str]]:
             f"{facts.answered:,} answered, {facts.early:,} before the first version, {facts.failed} failed",
         ),
         ("labels", f"{facts.labels:,} landed, {facts.examples:,} joined with their predictions"),
+        ("match rate", _share(facts.match_rate)),
         ("open alerts", ", ".join(sorted(facts.alerts)) or "none"),
         ("API docs", f"{url}/docs"),
     ]
@@ -75,7 +80,8 @@ def line(facts: Facts, elapsed: float) -> str:
     return (
         f"{elapsed:5.0f} s  version {facts.versions}  learned {facts.learned:,} ({facts.rows_per_second:.0f}/s)  "
         f"fresh {_seconds(facts.freshness(0.5))}  accuracy/majority {accuracy}  "
-        f"answered {facts.answered:,} failed {facts.failed}  joined {facts.examples:,} of {facts.labels:,}  alerts {len(facts.alerts)}"
+        f"answered {facts.answered:,} failed {facts.failed}  joined {facts.examples:,} of {facts.labels:,} "
+        f"({_share(facts.match_rate)})  alerts {len(facts.alerts)}"
     )
 
 

@@ -107,6 +107,14 @@ def test_a_label_without_a_prediction_is_a_failed_one_unless_it_was_read_a_momen
     assert (found.failed, found.unlabelled) == (2, set())
 
 
+def test_the_match_rate_is_the_joined_share_of_the_landed_flights(real: Version) -> None:
+    assert Facts().match_rate is None
+    seen = facts(version(real, 2, 1))
+    assert seen.match_rate == pytest.approx(0.8)
+    assert "joined 4 of 5 (80.0%)" in line(seen, 1.0)
+    assert "80.0%" in shown(panel(seen, "http://x", "", 1.0))
+
+
 def test_rows_a_second_are_those_between_commits(real: Version) -> None:
     found = Facts()
     assert found.rows_per_second == 0.0
