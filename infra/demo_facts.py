@@ -19,15 +19,17 @@ from stream_trainer.store import ModelStore, Version, open_store
 from stream_trainer.topics import Topics
 
 _RATE_WINDOW = timedelta(seconds=10)
+_READ_LATE_MS = 10_000
 
 
 class _Prediction(msgspec.Struct):
     requested_at: datetime
     model_version: int | None = None
+    key: str | None = None
 
 
-class _Example(msgspec.Struct):
-    prediction_id: str | None = msgspec.field(name="_prediction_id", default=None)
+class _Label(msgspec.Struct):
+    flight_id: str
 
 
 class _Alert(msgspec.Struct):
@@ -41,15 +43,21 @@ class Facts:
 
     Attributes:
         answered: predictions that a version answered; `early` those asked before there was one.
-        failed: labelled flights for which no prediction id was ever returned.
+        labels, examples: what has landed, and what the joiner made of it.
+        early_labels: labels whose prediction has not been read, by flight; when each was appended, milliseconds.
+        unlabelled: flights that were asked for and have not landed.
+        read_until: the newest append time of a label; None once all is read.
         first_served: when each version first answered.
         fresh: seconds from append to that instant, one value a version (middle of its append times).
     """
 
     answered: int = 0
     early: int = 0
+    labels: int = 0
     examples: int = 0
-    failed: int = 0
+    early_labels: dict[str, int] = field(default_factory=dict)
+    unlabelled: set[str] = field(default_factory=set)
+    read_until: int | None = 0
     first_served: dict[int, datetime] = field(default_factory=dict)
     fresh: list[float] = field(default_factory=list)
     alerts: dict[str, str] = field(default_factory=dict)
@@ -57,6 +65,33 @@ class Facts:
     head: Version | None = None
     versions: int = 0
     rates: deque[tuple[datetime, int]] = field(default_factory=deque)
+
+    @property
+    def failed(self) -> int:
+        """Labelled flights that no prediction was ever logged for; a moment is given to one that is read after its label."""
+        if self.read_until is None:
+            return len(self.early_labels)
+        return sum(at < self.read_until - _READ_LATE_MS for at in self.early_labels.values())
+
+    def add_label(self, flight: str, at: int) -> None:
+        """A flight has landed."""
+        self.labels += 1
+        if self.read_until is not None:
+            self.read_until = max(self.read_until, at)
+        if flight in self.unlabelled:
+            self.unlabelled.discard(flight)
+        else:
+            self.early_labels[flight] = at
+
+    def add_asked(self, flight: str) -> None:
+        """A prediction was logged."""
+        if self.early_labels.pop(flight, None) is None:
+            self.unlabelled.add(flight)
+
+    @property
+    def match_rate(self) -> float | None:
+        """The share of the landed flights that were joined; None before one has landed."""
+        return self.examples / self.labels if self.labels else None
 
     @property
     def learned(self) -> int:
@@ -135,13 +170,14 @@ class Tail:
                     messages = consumer.consume(5_000, 0.1) if last_round else []
                 self._look_at_store()
                 if last_round:
+                    self.facts.read_until = None
                     return
         finally:
             consumer.close()
 
     def _assignment(self, consumer: Consumer) -> list[TopicPartition]:
         wanted = []
-        for topic in (self._topics.predictions, self._topics.examples, self._topics.alerts):
+        for topic in (self._topics.predictions, self._topics.labels, self._topics.examples, self._topics.alerts):
             partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
             wanted += [TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions]
         return wanted
@@ -156,12 +192,15 @@ class Tail:
                     self._see_prediction(msgspec.json.decode(record, type=_Prediction))
             elif message.topic() == self._topics.examples:
                 self.facts.examples += 1
-                self.facts.failed += msgspec.json.decode(value, type=_Example).prediction_id is None
+            elif message.topic() == self._topics.labels:
+                self.facts.add_label(msgspec.json.decode(value, type=_Label).flight_id, message.timestamp()[1])
             else:
                 self._see_alert((message.key() or b"").decode(), msgspec.json.decode(value, type=_Alert))
 
     def _see_prediction(self, prediction: _Prediction) -> None:
         facts, number = self.facts, prediction.model_version
+        if prediction.key is not None:
+            facts.add_asked(prediction.key)
         if number is None:
             facts.early += 1
             return

@@ -35,6 +35,10 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} s"
 
 
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
 def rows(facts: Facts, url: str) -> list[tuple[str, str]]:
     """What is shown live: a name and a value a line."""
     metrics = scores(facts)
@@ -50,6 +54,8 @@ def rows(facts: Facts, url: str) -> list[tuple[str, str]]:
             "predictions",
             f"{facts.answered:,} answered, {facts.early:,} before the first version, {facts.failed} failed",
         ),
+        ("labels", f"{facts.labels:,} landed, {facts.examples:,} joined with their predictions"),
+        ("match rate", _share(facts.match_rate)),
         ("open alerts", ", ".join(sorted(facts.alerts)) or "none"),
         ("API docs", f"{url}/docs"),
     ]
@@ -74,7 +80,8 @@ def line(facts: Facts, elapsed: float) -> str:
     return (
         f"{elapsed:5.0f} s  version {facts.versions}  learned {facts.learned:,} ({facts.rows_per_second:.0f}/s)  "
         f"fresh {_seconds(facts.freshness(0.5))}  accuracy/majority {accuracy}  "
-        f"answered {facts.answered:,} failed {facts.failed}  alerts {len(facts.alerts)}"
+        f"answered {facts.answered:,} failed {facts.failed}  joined {facts.examples:,} of {facts.labels:,} "
+        f"({_share(facts.match_rate)})  alerts {len(facts.alerts)}"
     )
 
 
@@ -90,6 +97,13 @@ def judge(facts: Facts) -> Verdict:
             not facts.failed,
         ),
     ]
+    lines.append(
+        (
+            "labels were joined, none of them twice",
+            f"{facts.examples:,} of {facts.labels:,}",
+            0 < facts.examples <= facts.labels,
+        )
+    )
     claim = "beat the majority baseline's log loss"
     if metrics is None or facts.learned < ENOUGH:
         lines.append((claim, f"too early: {facts.learned:,} of {ENOUGH:,} examples learned", True))

@@ -96,7 +96,7 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     session = SparkSession(context)
     for name, value in _CHECKPOINT_FILES.items():
-        session.conf.set(name, value)
+        session.conf.set(name, (extra or {}).get(name, value))
     return session
 
 

@@ -1,13 +1,14 @@
-"""The trainer as a process: Spark and torch started side by side, and the monitor on the same Spark when asked."""
+"""The trainer as a process: Spark and torch started side by side, and monitor and joiner on the same Spark when asked."""
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.joining import PROCESS_OPTIONS, JoinerWatch
 from infra.spark import build_session, stop_session, warm_up
 from stream_trainer.errors import UsageError
 from stream_trainer.settings import Settings
@@ -26,15 +27,22 @@ _AGAIN_SECONDS = 10.0
 
 
 def train_here(
-    address: str, settings: Settings, start: Start, stop: threading.Event, *, with_monitor: bool = False
+    address: str,
+    settings: Settings,
+    start: Start,
+    stop: threading.Event,
+    *,
+    with_monitor: bool = False,
+    with_joiner: bool = False,
 ) -> None:
     """Train until told to stop.
 
     Raises:
         StreamTrainerError: see `Trainer.run`.
+        UsageError: a joiner is wanted of a pipeline that joins nothing.
     """
     with ThreadPoolExecutor(1, "spark") as starting:
-        session = starting.submit(_start_spark, settings)
+        session = starting.submit(_start_spark, settings, PROCESS_OPTIONS if with_joiner else {})
         pipeline = _load(address)
         spark = session.result()
     logger.info("settings %s, contract %s", settings.fingerprint(), pipeline.contract.fingerprint[:12])
@@ -45,7 +53,9 @@ def train_here(
         connect = partial(Connections, pipeline, settings, spark, create_topics=start.create_topics)
         trainer = Trainer(pipeline=pipeline, settings=settings, connect=connect, start=start, stop=stop)
         watch = _MonitorWatch(spark, pipeline, settings, trainer) if with_monitor else nullcontext()
-        with watch, _metrics(pipeline, settings, trainer):
+        create = start.create_topics
+        joining = JoinerWatch(spark, pipeline, settings, create_topics=create) if with_joiner else nullcontext()
+        with joining, watch, _metrics(pipeline, settings, trainer):
             trainer.run()
     finally:
         stop_session(spark)
@@ -105,8 +115,8 @@ class _MonitorWatch:
             monitor.stop()
 
 
-def _start_spark(settings: Settings) -> "SparkSession":
-    spark = build_session(settings, "stream-trainer")
+def _start_spark(settings: Settings, extra: Mapping[str, str]) -> "SparkSession":
+    spark = build_session(settings, "stream-trainer", extra=extra)
     warm_up(spark)
     return spark
 

@@ -22,10 +22,15 @@ def variables(settings: Settings) -> dict[str, str]:
 
 
 def train_unit(
-    pipeline: str, settings: Settings, log: Path | None = None, more: Mapping[str, str] = MappingProxyType({})
+    pipeline: str,
+    settings: Settings,
+    log: Path | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+    *,
+    joined: bool = False,
 ) -> Unit:
-    """Trainer and monitor, on one Spark; `more` are further variables."""
-    arguments = ["train", pipeline, "--with-monitor"]
+    """Trainer, monitor and, when the pipeline is `joined`, joiner, on one Spark; `more` are further variables."""
+    arguments = ["train", pipeline, "--with-monitor", *(["--with-joiner"] if joined else [])]
     return Unit(name="trainer", module=_CLI, arguments=arguments, variables={**variables(settings), **more}, log=log)
 
 

@@ -22,6 +22,7 @@ from serving.rows import Rows
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
+from stream_trainer.joining.weights import corrected
 from stream_trainer.learner import answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import feature_columns, field_names, key_text
@@ -174,8 +175,11 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Rows], Tensor]:
     """Parsed rows to outputs, by the same columns and the same features as training."""
     contract, learner = pipeline.contract, pipeline.learner
 
+    rate = 1.0 if pipeline.join is None else pipeline.join.negative_rate
+
     def predict(served: Served, rows: Rows) -> Tensor:
-        return answer(learner, served.state, encode(contract, feature_columns(contract, rows.columns)))
+        outputs = answer(learner, served.state, encode(contract, feature_columns(contract, rows.columns)))
+        return outputs if rate >= 1 else corrected(outputs, rate)
 
     return predict
 

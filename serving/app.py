@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import openapi
 from serving.answering import Answering
+from serving.answers import Answers
 from serving.clock import Clock, utc_now
+from serving.feedback import Feedback, LabelSink
 from serving.follower import Follower
 from serving.lineage import LineageEndpoint
 from serving.metrics import CONTENT_TYPE, Metrics
@@ -72,6 +74,7 @@ def create_app(
     render: Callable[[], Awaitable[bytes]] | None = None,
     address: str | None = None,
     tracing: "Tracing | None" = None,
+    labels: LabelSink | None = None,
     worker: Process | None = None,
 ) -> FastAPI:
     """The service of one pipeline.
@@ -88,6 +91,7 @@ def create_app(
         render: the text exposition; None tells of `metrics` alone.
         address: `module:attribute` of the pipeline, for commands that the page shows.
         tracing: makes a span of each request; closed by the caller.
+        labels: where `/feedback` writes; without one, or without a `Join`, there is no such route.
         worker: which of several processes this is, for the page to say.
     """
     app = _described(pipeline, settings)
@@ -103,13 +107,8 @@ def create_app(
     )
     app.state.answering = answering
     answers = answering if tracing is None else tracing.answers(answering)
-    predictor = Predictor(pipeline, settings.serving, answering=answers, metrics=metrics, clock=clock)
-    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
-    inference = routes(pipeline, settings.serving, answers, clock, metrics)
-    inference = inference if tracing is None else tracing.routes(inference)
-    app.router.routes.extend(inference)
-    name = pipeline.name
-    app.shorten(INFER.format(name=name), "POST", next(r.app for r in inference if r.path == INFER), name=name)
+    _add_answers(app, pipeline, settings.serving, answers, metrics, clock, tracing)
+    _add_feedback(app, pipeline, settings.serving, labels, metrics)
     app.add_route("/lineage/{version}", LineageEndpoint(store).endpoint, methods=["GET"])
     _add_watching(app, pipeline.name, settings.serving, follower, clock, render or _rendering(metrics))
     page = PageState(pipeline.name, follower, metrics, clock, worker=worker)
@@ -130,6 +129,32 @@ def _described(pipeline: Pipeline, settings: Settings) -> Service:
     described = extend(openapi.document(pipeline, settings.serving.max_rows), pipeline, settings.serving.max_rows)
     app.openapi = lambda: described  # type: ignore[method-assign]
     return app
+
+
+def _add_answers(
+    app: Service,
+    pipeline: Pipeline,
+    settings: ServingSettings,
+    answers: Answers,
+    metrics: Metrics,
+    clock: Clock,
+    tracing: "Tracing | None",
+) -> None:
+    """Predictions, by both protocols."""
+    predictor = Predictor(pipeline, settings, answering=answers, metrics=metrics, clock=clock)
+    app.serve_directly("/predict", "POST", predictor if tracing is None else tracing.requests(predictor, "predict"))
+    inference = routes(pipeline, settings, answers, clock, metrics)
+    inference = inference if tracing is None else tracing.routes(inference)
+    app.router.routes.extend(inference)
+    name = pipeline.name
+    app.shorten(INFER.format(name=name), "POST", next(r.app for r in inference if r.path == INFER), name=name)
+
+
+def _add_feedback(
+    app: Service, pipeline: Pipeline, settings: ServingSettings, labels: LabelSink | None, metrics: Metrics
+) -> None:
+    if labels is not None and pipeline.join is not None:
+        app.serve_directly("/feedback", "POST", Feedback(pipeline, settings, labels, metrics))
 
 
 def _add_watching(

@@ -31,6 +31,8 @@ class Metrics:
             return Histogram(f"{PREFIX}_{name}", text, registry=self.registry, buckets=buckets)
 
         self.requests = counter("requests", "Requests for predictions by outcome.", ("outcome",))
+        self.feedback = counter("feedback_requests", "Requests with labels by outcome.", ("outcome",))
+        self.labels_taken = counter("labels_taken", "Labels that Kafka has acknowledged.")
         self.answered = self.requests.labels("answered")  # looked up once: most requests are
         self.request_seconds = histogram("request_seconds", "Seconds from the request's head to its answer.", _SECONDS)
         self.refused_requests = counter("refused_requests", "Requests the gate did not let through.", ("reason",))

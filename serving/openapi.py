@@ -34,6 +34,7 @@ def document(pipeline: Pipeline, max_rows: int) -> Schema:
         },
         "paths": {
             "/predict": {"post": _predict(pipeline, max_rows)},
+            **({} if pipeline.join is None else {"/feedback": {"post": feedback(pipeline, max_rows)}}),
             "/lineage/{version}": {"get": _lineage()},
             "/health/live": {"get": _plain("Whether the process runs", {"200": "It does"})},
             "/health/ready": {"get": _plain("Whether a model serves", {"200": "One does", "503": "None yet"})},
@@ -113,6 +114,47 @@ def output_schema(contract: Contract) -> Schema:
             }
         case label:
             return {"type": "number", "description": f"the estimate of {label.name}"}
+
+
+def feedback(pipeline: Pipeline, max_rows: int) -> Schema:
+    """The description of `POST /feedback`."""
+    contract, join = pipeline.contract, pipeline.join
+    assert join is not None  # noqa: S101
+    name = contract.key if join.on == "key" else "prediction_id"
+    properties: Schema = {
+        name: {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_KEY},
+        "label": _label_schema(contract.label),
+        "time": {"description": "when it was known: RFC 3339 with an offset, or seconds since the epoch"},
+    }
+    one = {"type": "object", "properties": properties, "required": [name, "label"]}
+    labels = {"type": "array", "items": one, "minItems": 1, "maxItems": max_rows}
+    problems = {
+        "408": "the body did not arrive in time",
+        "413": "the body or the number of labels is too large",
+        "415": "the body has a content encoding",
+        "422": "the body is not JSON of this form, or names predictions by another kind of key",
+        "503": "Kafka did not take all of them: send all again after `Retry-After`, what comes twice counts once",
+    }
+    taken = _object({"accepted": {"type": "integer", "minimum": 1}})
+    return {
+        "summary": f"Say what {contract.label.name} turned out to be",
+        "operationId": "feedback",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _object({"labels": labels})}}},
+        "responses": {
+            "202": {"description": "Kafka has them", "content": {"application/json": {"schema": taken}}},
+            **{code: _content(MEDIA_TYPE, "Problem") | {"description": text} for code, text in problems.items()},
+        },
+    }
+
+
+def _label_schema(label: Label) -> Schema:
+    match label:
+        case BinaryLabel():
+            return {"enum": [True, False, 0, 1]}
+        case ClassLabel(classes=classes):
+            return {"enum": list(classes)}
+        case _:
+            return {"type": "number"}
 
 
 def lineage_schema() -> Schema:

@@ -15,6 +15,7 @@ from serving.admin import create_admin
 from serving.announcements import KafkaAnnouncements
 from serving.app import create_app
 from serving.clock import utc_now
+from serving.feedback import KafkaLabels
 from serving.follower import Follower
 from serving.keys import KeyRing
 from serving.metrics import Metrics
@@ -101,6 +102,7 @@ class _Parts:
     tracing: "Tracing | None"
     keys: KeyRing | None
     peers: Peers | None
+    labels: KafkaLabels | None
 
     def start(self, stack: contextlib.ExitStack) -> None:
         """Begin, and have the stack end what has begun, the last first: the log, which alone holds what cannot be had again."""
@@ -111,6 +113,8 @@ class _Parts:
             if part is not None:
                 stack.callback(part.stop)
                 part.start()
+        if self.labels is not None:
+            stack.callback(self.labels.close)
         stack.callback(self.log.close)
         self.log.start()
 
@@ -141,6 +145,7 @@ def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], No
         tracing=open_tracing(serving, pipeline.name, metrics),
         keys=_keys(serving, metrics),
         peers=None if worker is None else Peers(worker, metrics),
+        labels=None if pipeline.join is None else KafkaLabels(pipeline.topics.labels, settings),
     )
 
 
@@ -155,6 +160,7 @@ def _app(address: str, pipeline: Pipeline, settings: Settings, parts: _Parts, wo
         challenger=lambda: parts.trial.challenger,
         address=address,
         tracing=parts.tracing,
+        labels=parts.labels,
         render=None if parts.peers is None else parts.peers.render,
         worker=None if worker is None else Process(number=worker.index + 1, count=worker.count),
     )
@@ -191,16 +197,20 @@ def _nothing(*_: object) -> None:
 
 def _preparation(pipeline: Pipeline, settings: Settings, no_create: bool) -> Callable[[], None]:
     def create_missing() -> None:
-        plans = topic_plans(pipeline.name, settings.kafka)
+        plans = topic_plans(pipeline.name, settings.kafka, joined=True)
         with Admin(settings.kafka) as admin:
-            admin.create_missing(plans[short] for short in _TOPICS)
+            admin.create_missing(plans[short] for short in _topics(pipeline))
 
     return (lambda: None) if no_create else create_missing
+
+
+def _topics(pipeline: Pipeline) -> tuple[str, ...]:
+    return _TOPICS if pipeline.join is None else (*_TOPICS, "labels")
 
 
 def _require_topics(pipeline: Pipeline, settings: Settings) -> None:
     try:
         with Admin(settings.kafka) as admin:
-            admin.require(f"{pipeline.name}.{short}" for short in _TOPICS)
+            admin.require(f"{pipeline.name}.{short}" for short in _topics(pipeline))
     except BrokerUnavailable as error:
         logger.warning("topics could not be looked at: %s", error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Numeric, NumericLabel, Vector
+    from stream_trainer.joining.join import Join
     from stream_trainer.learners import Sgd, Tabular
     from stream_trainer.pipeline import Pipeline
 
@@ -17,6 +18,7 @@ __all__ = [
     "Categorical",
     "ClassLabel",
     "Contract",
+    "Join",
     "Numeric",
     "NumericLabel",
     "Pipeline",
@@ -25,7 +27,12 @@ __all__ = [
     "Vector",
 ]
 
-_HOMES = {"Pipeline": "stream_trainer.pipeline", "Sgd": "stream_trainer.learners", "Tabular": "stream_trainer.learners"}
+_HOMES = {
+    "Join": "stream_trainer.joining.join",
+    "Pipeline": "stream_trainer.pipeline",
+    "Sgd": "stream_trainer.learners",
+    "Tabular": "stream_trainer.learners",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -133,6 +133,9 @@ def train(
     ] = False,
     no_create: NoCreate = False,
     with_monitor: Annotated[bool, typer.Option("--with-monitor", help="Watch for drift in the same Spark.")] = False,
+    with_joiner: Annotated[
+        bool, typer.Option("--with-joiner", help="Join labels in the same Spark, instead of by `stream-trainer join`.")
+    ] = False,
 ) -> None:
     """Learn from the pipeline's examples, committing weights and offsets as one, until stopped."""
     if origin not in ("earliest", "latest") and not origin.isdigit():
@@ -155,7 +158,17 @@ def train(
     if promotion is not None:
         trainer = settings.trainer.model_copy(update={"promotion": promotion})
         settings = settings.model_copy(update={"trainer": trainer})
-    train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor)
+    train_here(pipeline, connected(settings), start, stop, with_monitor=with_monitor, with_joiner=with_joiner)
+
+
+@app.command("join", epilog="Example: stream-trainer join examples.flights.pipeline:pipeline")
+def join(pipeline: PipelineAddress, no_create: NoCreate = False) -> None:
+    """Join predictions with the labels that come later, each label into one example, until stopped."""
+    log_to_stderr()
+    stop = stop_on_signal()
+    from infra.joining import join_here  # noqa: PLC0415
+
+    join_here(pipeline, connected(Settings()), stop, create_topics=not no_create)
 
 
 @app.command("serve", epilog="Example: stream-trainer serve examples.flights.pipeline:pipeline --port 8000")
@@ -230,15 +243,17 @@ def run_all(
     pipeline: PipelineAddress,
     port: Annotated[int | None, typer.Option(help="Port of the HTTP service.", min=1, max=65535)] = None,
 ) -> None:
-    """Train, serve and monitor one pipeline on this machine; a part that dies is started again."""
+    """Train, join, serve and monitor one pipeline on this machine; a part that dies is started again."""
     _needs("serve", "fastapi")
     _needs("monitor", "evidently")
     log_to_stderr()
     from infra.supervisor import Supervisor  # noqa: PLC0415
     from infra.units import serve_unit, train_unit  # noqa: PLC0415
+    from stream_trainer.loading import load_pipeline  # noqa: PLC0415
 
     settings = connected(Settings())
-    supervisor = Supervisor([train_unit(pipeline, settings), serve_unit(pipeline, settings, port)])
+    joined = load_pipeline(pipeline).join is not None
+    supervisor = Supervisor([train_unit(pipeline, settings, joined=joined), serve_unit(pipeline, settings, port)])
     supervisor.run(stop_on_signal())
 
 

@@ -129,8 +129,11 @@ class TopicPlan:
     configs: Mapping[str, str]
 
 
-def topic_plans(pipeline: str, settings: KafkaSettings) -> dict[str, TopicPlan]:
-    """The topics of a pipeline by their short name, with stated partitions, retention and cleanup policy."""
+def topic_plans(pipeline: str, settings: KafkaSettings, *, joined: bool = False) -> dict[str, TopicPlan]:
+    """The topics of a pipeline by their short name, with stated partitions, retention and cleanup policy.
+
+    `joined`: those too that only a pipeline with a `Join` has.
+    """
     retention = {"retention.ms": str(int(settings.retention_hours * _HOUR_MS)), "retention.bytes": "-1"}
     logs = {"cleanup.policy": "delete", "max.message.bytes": str(CONTROL_BYTES), **retention}
     compacted = {"cleanup.policy": "compact", "max.message.bytes": str(CONTROL_BYTES)}
@@ -141,6 +144,12 @@ def topic_plans(pipeline: str, settings: KafkaSettings) -> dict[str, TopicPlan]:
         "models": (1, compacted | {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}),
         "alerts": (1, compacted),
     }
+    if joined:
+        configs |= {
+            "labels": (settings.partitions, logs | {"message.timestamp.type": "LogAppendTime"}),
+            "unmatched": (settings.partitions, logs),
+            "join_commits": (1, configs["models"][1]),
+        }
     return {
         short: TopicPlan(name=f"{pipeline}.{short}", partitions=partitions, configs=config)
         for short, (partitions, config) in configs.items()

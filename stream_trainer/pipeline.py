@@ -7,6 +7,7 @@ from stream_trainer.contract import Contract
 from stream_trainer.errors import UsageError
 from stream_trainer.features import FeatureSpec, feature_spec
 from stream_trainer.gates import DEFAULT_GATES, Gate
+from stream_trainer.joining.join import Join
 from stream_trainer.learner import Learner
 from stream_trainer.learners import Tabular
 from stream_trainer.topics import Topics, is_name
@@ -20,6 +21,7 @@ class Pipeline:
         name: prefix of the topics and folder of the store: lower-case letters, digits, `_` and `-`.
         contract: what an example looks like.
         learner: what learns; the default for tables is an ensemble that is mixed by how each has done lately.
+        join: how labels that come later find their predictions; None: others write the examples.
         gates: what a micro-batch must pass before its weights are committed.
         seed: where every random number of the lineage comes from.
         reference_rows: the drift reference's bins are frozen over the first so many learned rows.
@@ -29,6 +31,7 @@ class Pipeline:
     name: str
     contract: Contract
     learner: Learner = field(default_factory=Tabular)
+    join: Join | None = None
     gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
     reference_rows: int = 2_000
@@ -39,6 +42,8 @@ class Pipeline:
             raise UsageError(
                 f"pipeline name {self.name!r}: use lower-case letters, digits, '_' and '-', at most 64 characters"
             )
+        if self.join is not None:
+            self.join.check(self.contract)
 
     @cached_property
     def topics(self) -> Topics:

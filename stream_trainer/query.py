@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 from py4j.protocol import Py4JError
@@ -172,12 +172,20 @@ class _Stopped(Exception):
     """A micro-batch came after the stream was told to stop; it changes nothing."""
 
 
+class Checkpoint(Protocol):
+    """A query's checkpoint as its end sees it."""
+
+    def cleanup(self) -> None:
+        """The query has ended."""
+        ...
+
+
 class RunningStream:
     """A started query that can be stopped between two micro-batches, never in the middle of one."""
 
     def __init__(
         self,
-        checkpoint: "tempfile.TemporaryDirectory[str]",
+        checkpoint: Checkpoint,
         what: str,
         failed: Callable[[BaseException], StreamTrainerError] | None = None,
     ) -> None:

@@ -226,6 +226,23 @@ class MonitorSettings(Section):
         return self
 
 
+class JoinSettings(Section):
+    """The joiner's process; by which rules it joins is the pipeline's `Join`."""
+
+    checkpoint_url: str | None = Field(default=None, description="its state; None: under the data folder")
+    trigger_seconds: float = Field(default=0.5, ge=0, description="micro-batches start at most this often")
+    max_records_per_batch: int = Field(
+        default=10_000, ge=1, description="predictions and labels together; blocks count 1"
+    )
+    state_partitions: int = Field(default=2, ge=1, description="fixed with the first batch of a checkpoint")
+    state_cache_mb: int = Field(default=128, ge=16, description="memory of RocksDB, all partitions together")
+    max_restarts: int = Field(default=5, ge=0)
+    spark_driver_memory: str = "512m"
+    transaction_seconds: float = Field(default=30.0, gt=0, description="one left open holds readers up for so long")
+    metrics_port: int | None = Field(default=8003, ge=0, le=65535, description="of /metrics; 0 takes a free one")
+    metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
+
+
 class Settings(BaseSettings):
     """Everything a process may be told. Names nest with `__`: `STREAM_TRAINER_KAFKA__BOOTSTRAP_SERVERS`."""
 
@@ -246,6 +263,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     trial: TrialSettings = TrialSettings()
     monitor: MonitorSettings = MonitorSettings()
+    join: JoinSettings = JoinSettings()
 
     @classmethod
     def settings_customise_sources(

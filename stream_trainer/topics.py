@@ -41,3 +41,18 @@ class Topics:
     def alerts(self) -> str:
         """Opened, updated and resolved alerts; compacted."""
         return f"{self.pipeline}.alerts"
+
+    @property
+    def labels(self) -> str:
+        """Labels that come after the prediction, by business key or prediction id."""
+        return f"{self.pipeline}.labels"
+
+    @property
+    def unmatched(self) -> str:
+        """Labels that taught nothing, with the reason; see `joining.matching`."""
+        return f"{self.pipeline}.unmatched"
+
+    @property
+    def join_commits(self) -> str:
+        """What each batch of the joiner has read and written; compacted."""
+        return f"{self.pipeline}.join_commits"

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
 
-pytest.register_assert_rewrite("tests.faults.spark_scene", "tests.faults.spark_kills", "tests.faults.soak")
+pytest.register_assert_rewrite(
+    "tests.faults.spark_scene", "tests.faults.spark_kills", "tests.faults.soak", "tests.faults.joining"
+)
 
 NEEDS_A_JVM = {"broker", "spark"}
 

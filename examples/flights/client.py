@@ -23,16 +23,6 @@ class Answer:
     model_version: int | None = None
     output: Any = None
 
-    def fields(self) -> dict[str, Any]:
-        """The reserved fields of the example; what is not known is absent."""
-        if self.model_version is None:
-            return {"_prediction_id": self.prediction_id}
-        return {
-            "_prediction_id": self.prediction_id,
-            "_model_version": self.model_version,
-            "_output": self.output,
-        }
-
 
 class PredictionFailed(Exception):
     """The service gave no usable answer in time."""

@@ -117,6 +117,11 @@ class Timeline:
             **{name: value for name, value in zip(WEATHER, observed, strict=False) if not math.isnan(value)},
         }
 
+    def landing(self, row: int) -> dict[str, Any]:
+        """The record of `flights.labels` of a flight that arrived."""
+        landed_at = rfc3339(int(self.landed_at[row]))
+        return {"flight_id": self.flight_id(row), "label": bool(self.late[row]), "time": landed_at}
+
     def label(self, row: int) -> bool | None:
         """Whether it arrived late; None when it never arrived."""
         return None if self.late[row] < 0 else bool(self.late[row])

@@ -4,7 +4,9 @@ Left out on purpose: the month, which a single year never repeats (it would only
 which are missing for three flights in four.
 """
 
-from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline
+from datetime import timedelta
+
+from stream_trainer import BinaryLabel, Categorical, Contract, Join, Numeric, Pipeline
 
 CARRIERS = ("9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV")
 ORIGINS = ("EWR", "JFK", "LGA")
@@ -31,5 +33,7 @@ contract = Contract(
     event_time="scheduled_at",
     segments=["origin"],
 )
+# The longest flight of the year landed 28 hours after its scheduled departure; one that never lands teaches nothing.
+join = Join(on="key", horizon=timedelta(days=2), on_timeout=None)
 # A week has every hour and every day in it: anything shorter differs from itself.
-pipeline = Pipeline(name="flights", contract=contract, reference_hours=7 * 24)
+pipeline = Pipeline(name="flights", contract=contract, join=join, reference_hours=7 * 24)

@@ -54,7 +54,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.flights.replay", description=__doc__.splitlines()[0])
     parser.add_argument("--predict-url", default="http://127.0.0.1:8000/predict", help="default: %(default)s")
     parser.add_argument("--bootstrap-servers", help="HOST:PORT[,…]; default: from the settings")
-    parser.add_argument("--topic", default="flights.examples", help="default: %(default)s")
+    parser.add_argument("--topic", default="flights.labels", help="default: %(default)s")
     parser.add_argument("--speed", type=_positive, default=DEFAULT_SPEED, help="simulated seconds a real one")
     parser.add_argument("--start", type=_day, default="2013-01-01", help="first day (UTC), default: %(default)s")
     parser.add_argument("--for", dest="seconds", type=_positive, help="real seconds after which to drain and end")
@@ -100,7 +100,7 @@ async def replay(flags: argparse.Namespace, timeline: Timeline, producer: Produc
 
 
 def main(argv: Sequence[str] | None = None, *, connect: Callable[[KafkaSettings, str], Producer] | None = None) -> int:
-    """Run the command; 0 when every example written was delivered."""
+    """Run the command; 0 when every label written was delivered."""
     flags = parse(argv)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
@@ -132,7 +132,7 @@ async def _report(replayer: Replayer, clock: SimulatedClock) -> None:
 
 
 def _connect(settings: KafkaSettings, topic: str) -> Producer:
-    """A producer, once the broker has answered and has the topic: otherwise every example would be lost at the end."""
+    """A producer, once the broker has answered and has the topic: otherwise every label would be lost at the end."""
     if settings.bootstrap_servers is None:
         raise UsageError("no Kafka is configured: give --bootstrap-servers HOST:PORT")
     producer = KafkaProducer(producer_options(settings))
@@ -142,7 +142,9 @@ def _connect(settings: KafkaSettings, topic: str) -> Producer:
     except KafkaException as error:
         raise BrokerUnavailable(f"no answer from Kafka at {servers}: {error}; is the broker up?") from error
     if topic not in known:
-        raise UsageError(f"topic {topic} does not exist at {servers}: start the trainer first, it creates it")
+        raise UsageError(
+            f"topic {topic} does not exist at {servers}: start the trainer or the service first, they create it"
+        )
     connected: Producer = producer
     return connected
 

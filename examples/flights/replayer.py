@@ -1,6 +1,6 @@
-"""Walks the schedule: asks at departure, writes the labelled example at landing. IO comes in from outside.
+"""Walks the schedule: asks at departure, writes the label at landing. IO comes in from outside.
 
-A flight's example waits for the answer to its request, or for its failure; nothing else waits for an answer. When
+A flight's label waits for the answer to its request, or for its failure; nothing else waits for an answer. When
 too many requests are in flight or Kafka's queue is full, simulated time slows down: nothing is dropped.
 """
 
@@ -105,7 +105,7 @@ class Replayer:
             self._drain_by = self._real() + self._flush_seconds
 
     async def run(self) -> Counts:
-        """Walk, then drain: 1. requests in flight, 2. their examples, 3. Kafka's queue."""
+        """Walk, then drain: 1. requests in flight, 2. their labels, 3. Kafka's queue."""
         async with asyncio.TaskGroup() as requests:
             while not (self.stopping or self._schedule.done):
                 started = self._real()
@@ -169,12 +169,10 @@ class Replayer:
             self.counts.answered += 1
 
     async def _write(self, row: int) -> None:
-        answer = self._answers.pop(row)
-        example = self._timeline.request(row) | {"late": self._timeline.label(row)}
-        if answer is not None:
-            example |= answer.fields()
+        del self._answers[row]
+        label = self._timeline.landing(row)
         self.counts.landed += 1
-        key, value = example["flight_id"].encode(), msgspec.json.encode(example)
+        key, value = label["flight_id"].encode(), msgspec.json.encode(label)
         self.counts.written += 1
         while self._real() < self._drain_by:
             try:
@@ -196,6 +194,6 @@ class Replayer:
         if said not in self._said:
             self._said.add(said)
             fields = {"topic": self._topic, "error": said, "more": "counted as undelivered, not logged again"}
-            log.error("example not delivered", extra={"fields": fields})
+            log.error("label not delivered", extra={"fields": fields})
         if isinstance(error, KafkaError) and error.fatal():
             self.stop()

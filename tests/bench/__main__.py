@@ -16,6 +16,7 @@ NAMES = (
     "learn",
     "commits",
     "recovery",
+    "joining",
     "serving",
     "storm",
     "steady_storm",

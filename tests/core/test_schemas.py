@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from stream_trainer import lineage as lineages
 from stream_trainer.contract import RESERVED_FIELDS
 from stream_trainer.decode import decode
 from stream_trainer.errors import Corrupt
+from stream_trainer.joining.commits import Marker, digest
+from stream_trainer.joining.matching import unmatched
 from stream_trainer.outbox import announcement, rejected_key, rejected_value
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import Alias
@@ -274,3 +276,18 @@ def test_reserved_names_are_those_of_the_example_schema() -> None:
 def test_the_files_of_a_version_are_those_of_the_schema(world: World) -> None:
     required = set(validator("manifest").schema["properties"]["files"]["required"])
     assert required == set(lineages.to_files(PIPELINE, world.lineage))
+
+
+def test_records_of_the_joiner() -> None:
+    at, value = datetime(2026, 1, 1, tzinfo=UTC), b'{"prediction_id": "a", "label": true}'
+    check("label", json.loads(value))
+    assert not accepts("label", {"prediction_id": "a"})
+    milliseconds = int(at.timestamp() * 1000)
+    for reason, detail in (("late", None), ("unreadable", "invalid_json: malformed")):
+        check("unmatched", json.loads(unmatched("a", "p.labels/0/3", milliseconds, reason, value, detail).value))
+    ends = {"p.examples": {0: 3}}
+    marker = Marker(
+        query_id="q", batch_id=0, next_offsets=ends, digest=digest(["a"]), at=1, compare_from=ends, waiting={0: 2}
+    )
+    check("join_commit", as_json(marker))
+    assert msgspec.json.decode(msgspec.json.encode(marker), type=Marker) == marker

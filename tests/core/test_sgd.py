@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stream_trainer.features import FeatureSpec
 from stream_trainer.gates import Evidence, Finite, History
+from stream_trainer.joining.weights import importance
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners import Sgd
 from stream_trainer.learners.sgd import mlp
@@ -299,3 +300,38 @@ def test_hyperparameters_are_plain_values_that_tell_learners_apart() -> None:
     assert len({json.dumps(f, sort_keys=True, allow_nan=False) for f in found}) == 5
     assert found[0]["optimizer"] == "AdamW"
     assert found[0]["param_groups"][0]["lr"] == 1e-2
+
+
+def test_weights_scale_what_a_row_teaches() -> None:
+    learner = Sgd(optimizer=PLAIN, clip_norm=1e9)
+    start = learner.init(BINARY, 0)
+    plain = rows(64, 1)
+
+    def moved(batch: Batch) -> float:
+        return learner.learn(start, batch)[1].update_norm
+
+    def weighted(weight: float) -> Batch:
+        weights = torch.full((64,), weight, dtype=torch.float64)
+        return Batch(features=plain.features, labels=plain.labels, weights=weights)
+
+    assert moved(weighted(1.0)) == pytest.approx(moved(plain), rel=1e-4)
+    assert moved(weighted(0.0)) == 0.0
+
+
+def test_a_stream_with_assumed_negatives_teaches_the_true_probability() -> None:
+    """One event in five is true; false is taught first for all of them, true again for those."""
+    truth, generator = 0.2, torch.Generator().manual_seed(3)
+    true = (torch.rand(4_000, generator=generator) < truth).double()
+    labels = torch.cat([torch.zeros(4_000, dtype=torch.float64), torch.ones(int(true.sum()), dtype=torch.float64)])
+    order = torch.randperm(len(labels), generator=generator)
+    labels = labels[order]
+    features = torch.zeros((len(labels), WIDTH), dtype=torch.float64)
+    weights = torch.tensor([importance(bool(y), truth, 1.0) for y in labels], dtype=torch.float64)
+    learner = Sgd(model=lambda spec: nn.Linear(spec.width, 1), optimizer=partial(torch.optim.SGD, lr=0.1))
+
+    def learned(batch: Batch) -> float:
+        state = learner.learn(learner.init(BINARY, 0), batch)[0]
+        return float(learner.predict(state, features[:1]))
+
+    assert learned(Batch(features=features, labels=labels, weights=weights)) == pytest.approx(truth, abs=0.04)
+    assert learned(Batch(features=features, labels=labels)) == pytest.approx(truth / (1 + truth), abs=0.04)

@@ -18,7 +18,7 @@ from tests.security.test_webhook import plain, receiver
 def test_an_unreachable_broker_is_said_before_anything_is_asked() -> None:
     settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", request_timeout_seconds=0.2)
     with pytest.raises(BrokerUnavailable, match="is the broker up"):
-        replay._connect(settings, "flights.examples")
+        replay._connect(settings, "flights.labels")
 
 
 class SignalsAtFirstPoll(FakeKafka):
@@ -44,7 +44,7 @@ def test_a_signal_drains_prints_one_line_and_exits_zero(
     kafka = SignalsAtFirstPoll(number)
 
     def connect(settings: KafkaSettings, topic: str) -> Producer:
-        assert topic == "flights.examples"
+        assert topic == "flights.labels"
         assert settings.bootstrap_servers == "127.0.0.1:9"
         return kafka
 
@@ -68,7 +68,7 @@ def test_the_producer_loses_nothing_and_partitions_as_java_does() -> None:
 
 def test_without_kafka_the_command_says_so() -> None:
     with pytest.raises(UsageError, match="--bootstrap-servers"):
-        replay._connect(KafkaSettings(), "flights.examples")
+        replay._connect(KafkaSettings(), "flights.labels")
 
 
 @pytest.mark.parametrize("flags", [["--speed", "0"], ["--start", "soon"], ["--max-flights", "0"], ["--for", "-1"]])

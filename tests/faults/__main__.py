@@ -8,7 +8,7 @@ from tests.bench import reporting
 from tests.faults.options import Options
 
 _PACKAGE = "tests.faults"
-NAMES = ("kills", "spark_kills", "soak", "fuzz")
+NAMES = ("kills", "spark_kills", "soak", "joining", "fuzz")
 _HEAD = """# Faults
 
 Written by `make faults`; each section names its machine and its command. A section is written only when every promise

@@ -105,8 +105,8 @@ class Traffic:
             producer.poll(0)
 
 
-class Trainer:
-    """The train command, started again whenever it has died of something that starting again helps against."""
+class Life:
+    """A command, such as train, started again whenever it has died of something that starting again helps against."""
 
     def __init__(self, unit: Unit) -> None:
         self._child = Child(unit)
@@ -117,7 +117,7 @@ class Trainer:
         """Start it unless it runs; its process id."""
         if self._child.pid is None:
             code = self._child._process.returncode if self._child._process else None
-            assert code not in {0, *FINAL_CODES}, f"the trainer ended with exit code {code}: {self.log}"
+            assert code not in {0, *FINAL_CODES}, f"{self.name} ended with exit code {code}: {self.log}"
             self._child.start()
             self.started += 1
         assert self._child.pid is not None
@@ -145,6 +145,11 @@ class Trainer:
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._child.pid is not None
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return self._child.unit.name
 
     @property
     def log(self) -> str:
@@ -193,7 +198,7 @@ def run(folder: Path, seconds: float, seed: int, say: Callable[[str], object] = 
     pipeline = make_pipeline(f"soak-{seed}")
     with Admin(kafka) as admin:
         admin.create_missing(topic_plans(pipeline.name, kafka).values())
-    trainer = Trainer(_unit(pipeline, settings, folder))
+    trainer = Life(_unit(pipeline, settings, folder))
     store = open_store(settings, pipeline.name)
     traffic = Traffic(settings, pipeline, seed)
     try:
@@ -270,7 +275,7 @@ def measure(options: Options) -> Section:
 
 
 def _disturb(
-    trainer: Trainer, broker: Broker, seconds: float, rng: random.Random, say: Callable[[str], object]
+    trainer: Life, broker: Broker, seconds: float, rng: random.Random, say: Callable[[str], object]
 ) -> dict[str, int]:
     """Kill something every few seconds; a trainer that is not there is started."""
     kills: Counter[str] = Counter()
@@ -336,7 +341,7 @@ def _unit(pipeline: Pipeline, settings: Settings, folder: Path) -> Unit:
     )
 
 
-def _until(condition: Callable[[], object], what: str, trainer: Trainer) -> None:
+def _until(condition: Callable[[], object], what: str, trainer: Life) -> None:
     deadline = time.monotonic() + _SETTLE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited {_SETTLE_SECONDS} s for {what}:\n{trainer.log}"

@@ -1,6 +1,8 @@
 """`tests.faults.spark_pipeline:NAME` is the pipeline `NAME` (underscores for dashes): children find it by address alone."""
 
-from stream_trainer import Pipeline
+from datetime import timedelta
+
+from stream_trainer import Join, Pipeline
 from tests.integration.world import CONTRACT
 
 
@@ -11,8 +13,9 @@ def __getattr__(name: str) -> Pipeline:
 
 
 def make_pipeline(name: str) -> Pipeline:
-    """The same under any name: its features are those of `world.CONTRACT`."""
-    return Pipeline(name=name, contract=CONTRACT, reference_rows=100)
+    """The same under any name: its features are those of `world.CONTRACT`; one named `joined-…` has a joiner too."""
+    join = Join(on="prediction_id", horizon=timedelta(hours=1)) if name.startswith("joined-") else None
+    return Pipeline(name=name, contract=CONTRACT, join=join, reference_rows=100)
 
 
 def address(pipeline: Pipeline) -> str:

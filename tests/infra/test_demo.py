@@ -40,7 +40,8 @@ def scored(real: Version, model: float, majority: float) -> dict[str, Any]:
 
 def facts(head: Version | None, **fields: Any) -> Facts:
     served = {1: NOW, 2: NOW}
-    return Facts(**({"answered": 10, "head": head, "versions": 2, "first_served": served} | fields))
+    joined = {"labels": 5, "examples": 4, "read_until": None}
+    return Facts(**({"answered": 10, "head": head, "versions": 2, "first_served": served} | joined | fields))
 
 
 def shown(renderable: object) -> str:
@@ -53,7 +54,7 @@ def test_before_enough_examples_it_is_too_early_to_compare(real: Version) -> Non
     head = version(real, 2, ENOUGH - 1, metrics=scored(real, 0.9, 0.1))
     verdict = judge(facts(head))
     assert verdict.passed
-    assert "too early: 19,999 of 20,000" in verdict.lines[2][1]
+    assert "too early: 19,999 of 20,000" in verdict.lines[3][1]
 
 
 @pytest.mark.parametrize(("model", "majority", "passed"), [(0.4, 0.5, True), (0.5, 0.5, False), (0.6, 0.5, False)])
@@ -65,9 +66,13 @@ def test_with_enough_examples_the_model_has_to_beat_the_majority(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"failed": 1}, {"first_served": {}}, {"first_served": {1: NOW}}], ids=["failed", "none", "only one"]
+    "fields",
+    [{"early_labels": {"a": 0}}, {"first_served": {}}, {"first_served": {1: NOW}}, {"examples": 0}, {"examples": 6}],
+    ids=["failed", "none", "only one", "nothing joined", "joined twice"],
 )
-def test_a_failed_prediction_or_an_unchanged_server_fails(real: Version, fields: dict[str, Any]) -> None:
+def test_a_failed_prediction_an_unchanged_server_or_a_joiner_that_errs_fails(
+    real: Version, fields: dict[str, Any]
+) -> None:
     assert not judge(facts(version(real, 2, 10), **fields)).passed
 
 
@@ -86,6 +91,28 @@ def test_the_summary_says_yes_when_all_is_well(real: Version) -> None:
     assert "NO " not in text
     assert "12.50 s after the start" in text
     assert "http://here/docs" in shown(panel(facts(head), "http://here", "", 3.0))
+
+
+def test_a_label_without_a_prediction_is_a_failed_one_unless_it_was_read_a_moment_ago() -> None:
+    found = Facts()
+    found.add_asked("a")
+    for flight, at in (("a", 1_000), ("b", 2_000), ("c", 3_000)):
+        found.add_label(flight, at)
+    assert (found.failed, found.labels) == (0, 3)
+    found.add_label("d", 12_500)
+    assert found.failed == 1
+    found.add_asked("b")
+    assert found.failed == 0
+    found.read_until = None
+    assert (found.failed, found.unlabelled) == (2, set())
+
+
+def test_the_match_rate_is_the_joined_share_of_the_landed_flights(real: Version) -> None:
+    assert Facts().match_rate is None
+    seen = facts(version(real, 2, 1))
+    assert seen.match_rate == pytest.approx(0.8)
+    assert "joined 4 of 5 (80.0%)" in line(seen, 1.0)
+    assert "80.0%" in shown(panel(seen, "http://x", "", 1.0))
 
 
 def test_rows_a_second_are_those_between_commits(real: Version) -> None:

@@ -66,14 +66,14 @@ class Part:
 
 def test_the_prediction_log_ends_before_all_that_may_take_its_time() -> None:
     noted: list[str] = []
-    names = ("metrics", "log", "source", "store", "follower", "trial", "tracing", "keys", "peers")
+    names = ("metrics", "log", "labels", "source", "store", "follower", "trial", "tracing", "keys", "peers")
     given: dict[str, Any] = {name: Part(name, noted) for name in names}
     with contextlib.ExitStack() as stack:
         _Parts(**given).start(stack)
         assert "log begins" in noted
         noted.clear()
     assert noted[0] == "log ends"
-    assert set(noted) == {f"{name} ends" for name in ("log", "follower", "trial", "tracing", "keys", "peers")}
+    assert set(noted) == {f"{name} ends" for name in ("log", "labels", "follower", "trial", "tracing", "keys", "peers")}
 
 
 def test_a_worker_has_more_time_than_its_parts_may_take_one_after_the_other() -> None:
