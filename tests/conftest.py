@@ -60,9 +60,10 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerInfo]:
 
 @pytest.fixture(scope="session")
 def spark() -> "Iterator[SparkSession]":
-    """A real Spark with the Kafka connector."""
+    """A real Spark with the Kafka connector, in which a joiner may run too."""
+    from infra.joining import PROCESS_OPTIONS
     from infra.spark import build_session, stop_session
 
-    session = build_session(Settings(), "tests")
+    session = build_session(Settings(), "tests", extra=PROCESS_OPTIONS)
     yield session
     stop_session(session)

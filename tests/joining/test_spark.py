@@ -16,8 +16,6 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
-from infra.joining import PROCESS_OPTIONS
-from infra.spark import stop_session
 from stream_trainer import Join, Pipeline
 from stream_trainer.joining.joiner import Joiner, Joining
 from stream_trainer.joining.query import JoinQuery, checkpoint_folder, session_options
@@ -29,14 +27,13 @@ from tests.integration.world import CONTRACT, until
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkSession]:
-    """One with the joiner's options, which state stores read from their session."""
-    from infra.spark import build_session
-
-    session = build_session(Settings(), "join-tests", extra=PROCESS_OPTIONS | session_options(Settings()))
-    yield session
-    stop_session(session)
+@pytest.fixture
+def joining_spark(spark: SparkSession) -> SparkSession:
+    """A session with the joiner's options, which state stores read from their session."""
+    session = spark.newSession()
+    for name, value in session_options(Settings()).items():
+        session.conf.set(name, value)
+    return session
 
 
 @dataclass
@@ -108,7 +105,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(spark: SparkSession, broker: BrokerInfo, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+def scene(joining_spark: SparkSession, broker: BrokerInfo, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
     def make(**join: Any) -> Scene:
         settings = Settings(
             kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers),
@@ -120,7 +117,7 @@ def scene(spark: SparkSession, broker: BrokerInfo, tmp_path: Path) -> Iterator[C
         with Admin(settings.kafka) as admin:
             admin.create_missing(topic_plans(pipeline.name, settings.kafka, joined=True).values())
         options = {"partitioner": "murmur2_random", "log_level": 0}
-        return Scene(spark, pipeline, settings, Producer({**librdkafka_options(settings.kafka), **options}))
+        return Scene(joining_spark, pipeline, settings, Producer({**librdkafka_options(settings.kafka), **options}))
 
     with suppress(KeyError):
         yield make

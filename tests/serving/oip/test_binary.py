@@ -57,7 +57,7 @@ def test_json_and_binary_hold_the_same(data: st.DataObject, datatype: str, nulla
     expected = from_binary(datatype, memoryview(binary_bytes(datatype, drawn)), len(drawn), nullable=nullable)
     nested = [drawn[i : i + 2] for i in range(0, len(drawn), 2)]
     for form in (drawn, nested):
-        found = from_json(datatype, msgspec.json.encode(form), rows, 2, nullable=nullable)
+        found = list(from_json(datatype, msgspec.json.encode(form), rows, 2, nullable=nullable))
         assert found == expected
         assert [math.copysign(1, v) for v in found if datatype != "BYTES"] == [
             math.copysign(1, v) for v in expected if datatype != "BYTES"
