@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from infra.beside import Beside
 from infra.spark import build_session, stop_session
 from stream_trainer.errors import Fenced, UsageError
 from stream_trainer.loading import load_pipeline
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_AGAIN_SECONDS = 10.0
 # What a Spark in which somebody joins is told at its start.
 PROCESS_OPTIONS = {"spark.python.daemon.module": "stream_trainer.joining.worker_daemon"}
 
@@ -100,45 +100,40 @@ def served_metrics(settings: JoinSettings) -> "Iterator[Metrics | None]":
         server.server_close()
 
 
-class JoinerWatch:
+class JoinerWatch(Beside):
     """Keeps a joiner running beside the trainer, in a session of its own on the trainer's Spark.
 
-    One that fails starts again; one that is fenced stays away, since another joiner does its work.
+    One that is fenced stays away, since another joiner does its work.
     """
 
     def __init__(self, spark: "SparkSession", pipeline: Pipeline, settings: Settings, *, create_topics: bool) -> None:
-        from stream_trainer.joining.query import session_options  # noqa: PLC0415
-
+        super().__init__("joiner")
         _joined(pipeline)
-        session = spark.newSession()
-        for name, value in session_options(settings).items():
-            session.conf.set(name, value)
-        self._done = threading.Event()
+        session = joining_session(spark, settings)
         self._settings = settings.join
+        self._metrics: Metrics | None = None
         self._make = partial(make_joiner, session, pipeline, settings, self._done, create_topics=create_topics)
-        self._thread = threading.Thread(target=self._run, name="joiner", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
-        with served_metrics(self._settings) as metrics:
-            self._keep_joining(metrics)
+        with served_metrics(self._settings) as self._metrics:
+            super()._run()
 
-    def _keep_joining(self, metrics: "Metrics | None") -> None:
-        while not self._done.is_set():
-            try:
-                self._make(metrics=metrics).run()
-            except Fenced as error:
-                logger.error("%s; the trainer goes on without a joiner of its own", error)  # noqa: TRY400
-                return
-            except Exception as error:  # noqa: BLE001 - what is joined later must not end learning
-                logger.warning("the joiner is started again in %.0f s: %s", _AGAIN_SECONDS, error)
-                self._done.wait(_AGAIN_SECONDS)
+    def _follow(self) -> None:
+        try:
+            self._make(metrics=self._metrics).run()
+        except Fenced as error:
+            logger.error("%s; the trainer goes on without a joiner of its own", error)  # noqa: TRY400
+            self._done.set()
+
+
+def joining_session(spark: "SparkSession", settings: Settings) -> "SparkSession":
+    """A session on a Spark of others, which was started with `PROCESS_OPTIONS`."""
+    from stream_trainer.joining.query import session_options  # noqa: PLC0415
+
+    session = spark.newSession()
+    for name, value in session_options(settings).items():
+        session.conf.set(name, value)
+    return session
 
 
 def _joined(pipeline: Pipeline) -> Pipeline:

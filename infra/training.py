@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.beside import Beside
 from infra.joining import PROCESS_OPTIONS, JoinerWatch
 from infra.spark import build_session, stop_session, warm_up
 from stream_trainer.errors import UsageError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-_AGAIN_SECONDS = 10.0
 
 
 def train_here(
@@ -76,32 +76,19 @@ def _metrics(pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> It
         yield
 
 
-class _MonitorWatch:
-    """Keeps the monitor running beside the trainer, from its first version on; a monitor that fails starts again."""
+class _MonitorWatch(Beside):
+    """Keeps the monitor running beside the trainer, from its first version on."""
 
     def __init__(self, spark: "SparkSession", pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> None:
+        super().__init__("monitor")
         self._arguments = (spark, pipeline, settings)
         self._trainer = trainer
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="monitor-watch", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while self._trainer.lineage is None or self._trainer.lineage.head is None:
             if self._done.wait(_LOOK_SECONDS):
                 return
-        while not self._done.is_set():
-            try:
-                self._follow()
-            except Exception as error:  # noqa: BLE001 - watching must never end learning
-                logger.warning("the monitor is started again in %.0f s: %s", _AGAIN_SECONDS, error)
-                self._done.wait(_AGAIN_SECONDS)
+        super()._run()
 
     def _follow(self) -> None:
         from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it

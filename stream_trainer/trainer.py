@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from stream_trainer import history, microbatch, warm_start
 from stream_trainer.crashpoints import crashpoint
-from stream_trainer.errors import InputLost, RetriesExhausted, Retryable, UsageError
+from stream_trainer.errors import InputLost, UsageError
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import CommitPolicy, Context
@@ -24,6 +24,7 @@ from stream_trainer.opening import Opened, open_lineage
 from stream_trainer.outside import Outside, Running, Source
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.promotion import appoint
+from stream_trainer.restarting import until_done
 from stream_trainer.settings import Settings
 from stream_trainer.source import describe
 from stream_trainer.start import Start
@@ -31,9 +32,6 @@ from stream_trainer.store import Version, retention
 from stream_trainer.strategies import local
 
 logger = logging.getLogger(__name__)
-
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,25 +57,17 @@ class Trainer:
             Fatal: see `errors`; the exit code tells which.
         """
         local.prepare()
-        failures = 0
-        while True:
-            begun = self.lineage.number if self.lineage else 0
-            try:
-                with self.connect() as outside:
-                    self._follow(outside)
-            except Retryable as error:
-                progressed = self.lineage is not None and self.lineage.number > begun > 0
-                failures = 1 if progressed else failures + 1
-                if failures > self.settings.trainer.max_restarts:
-                    raise RetriesExhausted(
-                        f"gave up after {failures} failures in a row; the last one: {error}"
-                    ) from error
-                pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)
-                logger.warning("restarting from the newest version in %.1f s: %s", pause, error)
-                if self.stop.wait(pause):
-                    return
-            else:
-                return
+        until_done(
+            self._attempt,
+            position=lambda: (self.lineage.number or None) if self.lineage else None,
+            most=self.settings.trainer.max_restarts,
+            stop=self.stop,
+            again="restarting from the newest version",
+        )
+
+    def _attempt(self) -> None:
+        with self.connect() as outside:
+            self._follow(outside)
 
     def _follow(self, outside: Outside) -> None:
         context = self._context(outside)

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from stream_trainer.errors import RetriesExhausted, Retryable
 from stream_trainer.joining.commits import Marker, Plan
+from stream_trainer.restarting import until_done
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
 _SAY_SECONDS = 10.0
 
 
@@ -76,27 +74,20 @@ class Joiner:
         Raises:
             Fatal: see `errors`; the exit code tells which.
         """
-        failures = 0
-        while True:
-            begun = self.status.batches
-            try:
-                running = self.connect(self._add)
-                try:
-                    self._watch(running)
-                finally:
-                    running.stop()
-            except Retryable as error:
-                failures = 1 if self.status.batches > begun else failures + 1
-                if failures > self.max_restarts:
-                    raise RetriesExhausted(
-                        f"gave up after {failures} failures in a row; the last one: {error}"
-                    ) from error
-                pause = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)
-                logger.warning("joining again from the checkpoint in %.1f s: %s", pause, error)
-                if self.stop.wait(pause):
-                    return
-            else:
-                return
+        until_done(
+            self._attempt,
+            position=lambda: self.status.batches,
+            most=self.max_restarts,
+            stop=self.stop,
+            again="joining again from the checkpoint",
+        )
+
+    def _attempt(self) -> None:
+        running = self.connect(self._add)
+        try:
+            self._watch(running)
+        finally:
+            running.stop()
 
     def _add(self, marker: Marker, todo: Plan) -> None:
         self.status.add(marker, todo)

@@ -21,12 +21,13 @@ from confluent_kafka import Producer
 
 from infra.supervisor import Unit
 from infra.units import variables
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, read_all, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore, open_store
 from tests.bench.section import Section
 from tests.faults.options import Options
+from tests.faults.producing import producing
 from tests.faults.soak import Broker, Life, _named, _one_lineage, _replay
 from tests.faults.spark_child import JVM_OPTIONS
 from tests.faults.spark_pipeline import address, make_pipeline
@@ -76,17 +77,8 @@ class Traffic:
     @contextmanager
     def flowing(self) -> Iterator[None]:
         """For the length of the block; at its end all labels that were due are written and acknowledged."""
-        options = {"enable.idempotence": True, "message.timeout.ms": 600_000, "partitioner": "murmur2_random"}
-        producer = Producer({**librdkafka_options(self.settings.kafka), **options, "log_level": 0})
-        done = threading.Event()
-        thread = threading.Thread(target=self._write, args=(producer, done), name="traffic")
-        thread.start()
-        try:
+        with producing(self.settings, self._write, _FLUSH_SECONDS):
             yield
-        finally:
-            done.set()
-            thread.join()
-            assert producer.flush(_FLUSH_SECONDS) == 0, "records were never acknowledged"
         assert not self.failed, self.failed
 
     def _write(self, producer: Producer, done: threading.Event) -> None:

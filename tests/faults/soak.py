@@ -26,13 +26,14 @@ from infra.jars import ensure_jars
 from infra.java import find_java
 from infra.supervisor import FINAL_CODES, Child, Unit
 from infra.units import variables
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, read_all, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, Settings, environment
 from stream_trainer.store import ModelStore, open_store
 from tests.bench.processes import tree
 from tests.bench.section import Section
 from tests.faults.options import Options
+from tests.faults.producing import producing
 from tests.faults.spark_child import JVM_OPTIONS
 from tests.faults.spark_pipeline import address, make_pipeline
 from tests.faults.spark_scene import POISON, Log, log_ends_of, whole
@@ -78,17 +79,8 @@ class Traffic:
     @contextmanager
     def flowing(self) -> Iterator[None]:
         """For the length of the block; at its end everything is acknowledged."""
-        options = {"enable.idempotence": True, "message.timeout.ms": 600_000, "partitioner": "murmur2_random"}
-        producer = Producer({**librdkafka_options(self.settings.kafka), **options, "log_level": 0})
-        done = threading.Event()
-        thread = threading.Thread(target=self._write, args=(producer, done), name="traffic")
-        thread.start()
-        try:
+        with producing(self.settings, self._write, _SETTLE_SECONDS):
             yield
-        finally:
-            done.set()
-            thread.join()
-            assert producer.flush(_SETTLE_SECONDS) == 0, "records were never acknowledged"
         assert self.log.good + len(self.log.bad) == self.sent
 
     def _write(self, producer: Producer, done: threading.Event) -> None:

@@ -16,9 +16,10 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
+from infra.joining import joining_session
 from stream_trainer import Join, Pipeline
 from stream_trainer.joining.joiner import Joiner, Joining
-from stream_trainer.joining.query import JoinQuery, checkpoint_folder, session_options
+from stream_trainer.joining.query import JoinQuery, checkpoint_folder
 from stream_trainer.joining.writer import JoinWriter
 from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
 from stream_trainer.settings import JoinSettings, KafkaSettings, Settings
@@ -30,10 +31,7 @@ _numbers = itertools.count()
 @pytest.fixture
 def joining_spark(spark: SparkSession) -> SparkSession:
     """A session with the joiner's options, which state stores read from their session."""
-    session = spark.newSession()
-    for name, value in session_options(Settings()).items():
-        session.conf.set(name, value)
-    return session
+    return joining_session(spark, Settings())
 
 
 @dataclass
