@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from serving.daemon_threads import DaemonThreads
 from serving.metrics import Metrics
-from serving.model import Served
+from serving.model import Served, is_finite
 from serving.problems import Problem
 from serving.rows import Rows
 
@@ -210,7 +209,7 @@ class Batches:
             raise ValueError(
                 f"version {served.number} gave outputs of shape {tuple(outputs.shape)} for {len(rows)} rows"
             )
-        if not bool(torch.isfinite(outputs).all()):
+        if not is_finite(outputs):
             raise ValueError(f"version {served.number} gave an output that is not finite")
         values: list[Any] = outputs.tolist()
         return values

@@ -97,7 +97,7 @@ def load(
         golden = store.file(version, GOLDEN)
     breathe()
     for name, tensor in state.serving.items():
-        if tensor.is_floating_point() and not _is_finite(tensor):
+        if tensor.is_floating_point() and not is_finite(tensor):
             raise Refused("not_finite", f"{where}: tensor {name} holds NaN or infinity")
     breathe()
     columns, expected = _golden(pipeline, golden, where)
@@ -166,10 +166,13 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    # numpy keeps the interpreter, where torch lets go of it for each of three steps, and gets it back when requests rest.
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all is finite.
+
+    By numpy, which keeps the interpreter: torch lets go of it for each of three steps, and gets it back when requests rest.
+    """
     array = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return bool(np.isfinite(array.numpy()).all())
+    return bool(np.isfinite(array.detach().numpy()).all())
 
 
 def _same(outputs: Tensor, expected: list[list[float]]) -> bool:

@@ -3,17 +3,18 @@
 Features are written as they were parsed, so training can be shown exactly what serving saw.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
-from serving.rows import Rows, listed
-from stream_trainer.contract import Contract
-from stream_trainer.schema import as_datetime, field_names, key_text
+from serving.rows import Matrix, Rows, listed
+from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Vector
+from stream_trainer.schema import as_datetime, field_names, key_text, numbers, vectors
 
 Role = Literal["champion", "challenger", "canary"]
 
@@ -48,6 +49,13 @@ class _Record(msgspec.Struct, gc=False):
     event_time: Any = UNSET
 
 
+class _Packed(msgspec.Struct, gc=False, omit_defaults=True):
+    """A column of numbers as base64: JSON's digits cost three times the time, and twice the bytes."""
+
+    float64: memoryview
+    size: int | None = None
+
+
 class _Block(msgspec.Struct, gc=False):
     """See `stream_trainer.prediction_blocks`; `rows` is the first field, by which a block is known."""
 
@@ -78,6 +86,7 @@ class RecordEncoder:
         self._most_bytes = most_bytes
         names = field_names(contract, "request")
         features = [f.name for f in contract.features]
+        self._packs = [_pack(feature) for feature in contract.features]
         self._width = len(features)
         self._features = _struct("Features", features)
         self._segments = _struct("Segments", contract.segments)
@@ -96,8 +105,8 @@ class RecordEncoder:
 
     def _blocks(self, answered: Answered) -> Iterator[Message]:
         rows = len(answered.ids)
-        columns = [listed(column) for column in answered.rows.columns]
-        keys, times = columns[self._key_at], columns[self._time_at]
+        columns = answered.rows.columns
+        keys, times = listed(columns[self._key_at]), listed(columns[self._time_at])
         block = _Block(
             rows,
             answered.requested_at,
@@ -105,8 +114,8 @@ class RecordEncoder:
             answered.role,
             answered.ids,
             [None] * rows if answered.outputs is None else answered.outputs,
-            self._segments(*[columns[i] for i in self._segment_at]),
-            self._features(*columns[: self._width]),
+            self._segments(*[listed(columns[i]) for i in self._segment_at]),
+            self._features(*[pack(column) for pack, column in zip(self._packs, columns, strict=False)]),
             UNSET if all(key is None for key in keys) else [key_text(key) for key in keys],
             UNSET
             if all(time is None for time in times)
@@ -140,6 +149,25 @@ class RecordEncoder:
 def _part(answered: Answered, start: int, end: int) -> Answered:
     outputs = None if answered.outputs is None else answered.outputs[start:end]
     return replace(answered, ids=answered.ids[start:end], rows=answered.rows.part(start, end), outputs=outputs)
+
+
+def _pack(feature: Feature) -> Callable[[Sequence[Any] | Matrix], Any]:
+    """How a column of the feature stands in a block."""
+    match feature:
+        case Numeric():
+            return _numbers
+        case Vector(size=size):
+            return partial(_vectors, size)
+        case Categorical():
+            return listed
+
+
+def _numbers(column: Sequence[Any] | Matrix) -> _Packed:
+    return _Packed(numbers(column).astype("<f8", copy=False).data)
+
+
+def _vectors(size: int, column: Sequence[Any] | Matrix) -> _Packed:
+    return _Packed(vectors(column, size).astype("<f8", order="C", copy=False).data, size)
 
 
 def _struct(name: str, fields: Sequence[str]) -> type[msgspec.Struct]:

@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 
-_LEAST_BYTES_A_ROW = 3  # `{},`
-
 
 class TooMany(Exception):
     """A body holds more rows than it may."""
@@ -26,6 +24,7 @@ class RowCount:
     def __init__(self, row: type[msgspec.Struct], most: int) -> None:
         self._most = most
         self._left = 0
+        self._least_bytes = most * _least_bytes(row)
         counted: Any = msgspec.defstruct(
             "Counted", [], bases=(row,), namespace={"__post_init__": self._count}, gc=False
         )
@@ -36,13 +35,14 @@ class RowCount:
     def check(self, body: bytes) -> None:
         """Nothing when the rows are few enough, or come after something that cannot be used.
 
-        A row has a brace, so most bodies are not read for this; one that is has nested values, or too many rows.
+        A row has a name for each field that it needs, and a brace, so most bodies are not read for this; one that is has
+        nested values, or too many rows.
 
         Raises:
             TooMany: the body begins with too many usable rows.
             ValueError, RecursionError: what the body's own decoder says as well.
         """
-        if len(body) <= _LEAST_BYTES_A_ROW * self._most or body.count(b"{") <= self._most + 1:
+        if len(body) <= self._least_bytes or body.count(b"{") <= self._most + 1:
             return
         self._left = self._most
         self._decoder.decode(body)
@@ -51,3 +51,9 @@ class RowCount:
         self._left -= 1
         if self._left < 0:
             raise TooMany
+
+
+def _least_bytes(row: type[msgspec.Struct]) -> int:
+    """Bytes of the shortest row that can be used, with the comma after it: `{"name":0},`."""
+    needed = [field for field in msgspec.structs.fields(row) if field.required]
+    return max(3, 2 + sum(len('"":0,') + len(field.encode_name) for field in needed))

@@ -6,9 +6,11 @@ state of a model, see `Standardiser`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
+from typing import TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Task, Vector
+
+Column: TypeAlias = "pa.Array | NDArray[np.float64]"
 
 _CLIP = 8.0
 # Fewer rows say nothing about what is far out; more than many say the same at a higher price.
@@ -86,7 +90,7 @@ def category_index(feature: Categorical, text: str) -> int:
     return words.index(text) if text in words else len(words)
 
 
-def encode(contract: Contract, columns: Mapping[str, pa.Array]) -> Tensor:
+def encode(contract: Contract, columns: Mapping[str, Column]) -> Tensor:
     """Feature columns as a float64 tensor `[rows, spec.width]`; a missing optional number is NaN.
 
     A missing optional category has no 1 in any of its columns.
@@ -94,32 +98,38 @@ def encode(contract: Contract, columns: Mapping[str, pa.Array]) -> Tensor:
     spec = feature_spec(contract)
     rows = len(columns[contract.features[0].name])
     out = np.zeros((rows, spec.width), dtype=np.float64)
-    at = 0
-    for feature in contract.features:
-        width = len(feature_columns(feature))
-        _fill(feature, columns[feature.name], out[:, at : at + width])
-        at += width
+    for feature, start, end in _places(contract):
+        _fill(feature, columns[feature.name], out[:, start:end])
     return torch.from_numpy(out)
 
 
-def _fill(feature: Feature, column: pa.Array, out: NDArray[np.float64]) -> None:
+@lru_cache(maxsize=64)
+def _places(contract: Contract) -> Sequence[tuple[Feature, int, int]]:
+    """Each feature with the columns of the tensor that are its."""
+    ends = list(accumulate(len(feature_columns(feature)) for feature in contract.features))
+    return tuple(zip(contract.features, (0, *ends), ends, strict=False))
+
+
+def _fill(feature: Feature, column: Column, out: NDArray[np.float64]) -> None:
     match feature:
         case Numeric(optional=optional):
             out[:, 0] = _numbers(column)
             if optional:
                 out[:, 1] = np.isnan(out[:, 0])
         case Categorical():
-            words = column.dictionary_encode()
+            words = cast("pa.Array", column).dictionary_encode()
             table = [category_index(feature, word) for word in words.dictionary.to_pylist()]
             present = np.flatnonzero(words.indices.is_valid().to_numpy(zero_copy_only=False))
             indices = words.indices.drop_null().to_numpy(zero_copy_only=False)
             out[present, np.asarray(table, dtype=np.int64)[indices] if table else indices] = 1.0
         case Vector(size=size):
-            out[:] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+            out[:] = (column if isinstance(column, np.ndarray) else _numbers(column.flatten())).reshape(-1, size)
 
 
-def _numbers(column: pa.Array) -> NDArray[np.float64]:
+def _numbers(column: Column) -> NDArray[np.float64]:
     """Missing ones as NaN. Without any, nothing is converted, nor the interpreter let go on the way."""
+    if isinstance(column, np.ndarray):
+        return column
     if column.null_count or column.type != pa.float64():
         found: NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
         return found

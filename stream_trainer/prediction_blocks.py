@@ -2,17 +2,26 @@
 
 A request of a hundred rows would otherwise be a hundred records, which cost the service and the broker more than the
 predictions did. `records` gives back the rows as the records that they would have been, so a reader knows one form only.
-Values are copied as they stand in the JSON: no digit of a number can change. See `docs/schemas/prediction-block.json`.
+A column of numbers is base64 of its float64, little endian: twice as short as its digits, and quicker to write. All
+else is copied as it stands in the JSON. See `docs/schemas/prediction-block.json`.
 """
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
 MAX_ROWS = 10_000
 _MARK = b'{"rows":'
 _NULL = b"null"
+
+
+class _Packed(msgspec.Struct):
+    """Numbers: `size` a row, in a list, or one a row where there is none; NaN is one that is missing."""
+
+    float64: bytes
+    size: int | None = None
 
 
 class _Block(msgspec.Struct):
@@ -23,7 +32,7 @@ class _Block(msgspec.Struct):
     prediction_id: list[Raw]
     output: list[Raw]
     segments: dict[str, list[Raw]]
-    features: dict[str, list[Raw]]
+    features: dict[str, list[Raw] | _Packed]
     key: list[Raw] | UnsetType = UNSET
     event_time: list[Raw] | UnsetType = UNSET
 
@@ -41,6 +50,7 @@ class _Record(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Block)
+_values = msgspec.json.Decoder(list[Raw])
 _encoder = msgspec.json.Encoder()
 
 
@@ -66,9 +76,10 @@ def records(value: bytes) -> Sequence[bytes]:
     keys = nulls if block.key is UNSET else block.key
     times = nulls if block.event_time is UNSET else block.event_time
     named = [block.prediction_id, block.output, keys, times]
-    if any(len(values) != rows for values in (*named, *block.segments.values(), *block.features.values())):
+    features = {name: _unpacked(name, values, rows) for name, values in block.features.items()}
+    if any(len(values) != rows for values in (*named, *block.segments.values(), *features.values())):
         raise ValueError(f"a block says that it has {rows} rows, and one of its lists is of another length")
-    found = zip(*named, _by_row(block.segments, rows), _by_row(block.features, rows), strict=True)
+    found = zip(*named, _by_row(block.segments, rows), _by_row(features, rows), strict=True)
     return [
         _encoder.encode(
             _Record(
@@ -85,6 +96,21 @@ def records(value: bytes) -> Sequence[bytes]:
         )
         for prediction_id, output, key, event_time, segments, features in found
     ]
+
+
+def _unpacked(name: str, column: list[Raw] | _Packed, rows: int) -> list[Raw]:
+    """The values as JSON would have said them."""
+    if isinstance(column, list):
+        return column
+    size = column.size
+    if (size is not None and size < 1) or len(column.float64) != 8 * rows * (size or 1):
+        raise ValueError(
+            f"{name} has {len(column.float64)} bytes, {rows} rows of {size or 1} numbers have another number"
+        )
+    numbers = np.frombuffer(column.float64, "<f8")
+    if np.isinf(numbers).any():
+        raise ValueError(f"{name} holds a number that is not finite")
+    return _values.decode(_encoder.encode((numbers if size is None else numbers.reshape(rows, size)).tolist()))
 
 
 def _by_row(columns: Mapping[str, list[Raw]], rows: int) -> list[dict[str, Raw]]:

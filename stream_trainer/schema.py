@@ -4,13 +4,14 @@ The same structs and the same columns serve Kafka records in training and reques
 cannot mean two things. Parsing and validation are one pass in C (msgspec).
 """
 
+import struct
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import accumulate, chain
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -185,35 +186,65 @@ def to_columns(contract: Contract, kind: Kind, rows: Sequence[msgspec.Struct]) -
     return columns
 
 
-def feature_columns(contract: Contract, by_field: Columns) -> dict[str, pa.Array]:
-    """The features' Arrow columns alone, of values by field; the same columns that `to_columns` makes."""
+def feature_columns(contract: Contract, by_field: Columns) -> dict[str, pa.Array | NDArray[np.float64]]:
+    """The features' columns alone, of values by field, for `features.encode`: numbers as arrays, which cost less than Arrow's."""
     return {
-        feature.name: _column(values, feature_arrow_type(feature))
-        for feature, values in zip(contract.features, by_field, strict=False)
+        feature.name: _encodable(feature, values) for feature, values in zip(contract.features, by_field, strict=False)
     }
 
 
-def _column(values: Sequence[Any] | NDArray[np.float64], kind: pa.DataType) -> pa.Array:
+def _encodable(feature: Feature, values: Sequence[Any] | NDArray[np.float64]) -> pa.Array | NDArray[np.float64]:
+    match feature:
+        case Numeric():
+            return numbers(values)
+        case Vector(size=size):
+            return vectors(values, size)
+        case Categorical():
+            return _column(cast("Sequence[Any]", values), pa.string())
+
+
+def numbers(values: Sequence[float | None] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers as an array; a missing one is NaN."""
+    if isinstance(values, np.ndarray):
+        return values
+    try:
+        return np.frombuffer(doubles(values))
+    except struct.error:  # a gap
+        return np.array(values, np.float64)
+
+
+def vectors(values: Sequence[Sequence[float]] | NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Rows of numbers as an array `[rows, size]`."""
+    if isinstance(values, np.ndarray):
+        return values
+    return np.frombuffer(doubles(list(chain.from_iterable(values)))).reshape(-1, size)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """`pa.array(values, kind)`, quicker for numbers without gaps, for vectors, and for what nobody gave."""
     if kind == _VECTOR and len(values):
         return _vectors(values)
-    if isinstance(values, np.ndarray):
-        return pa.array(values, kind)
     if kind == _NUMBER:
-        with suppress(TypeError):  # a gap
-            return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array("d", values))])
+        with suppress(struct.error):  # a gap
+            return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(doubles(values))])
     if values and values[0] is None and values.count(None) == len(values):
         return pa.nulls(len(values), kind)
     return pa.array(values, kind)
 
 
-def _vectors(values: Sequence[Sequence[float]] | NDArray[np.float64]) -> pa.Array:
-    if isinstance(values, np.ndarray):
-        rows, size = values.shape
-        numbers: Any = np.ascontiguousarray(values)
-        ends: Any = np.arange(0, rows * size + 1, size, dtype=np.int32)
-    else:
-        numbers = array("d", chain.from_iterable(values))
-        ends = array("i", accumulate(map(len, values), initial=0))
-    children = [pa.Array.from_buffers(_NUMBER, int(ends[-1]), [None, pa.py_buffer(numbers)])]
+def doubles(values: Sequence[Any]) -> bytes:
+    """Numbers as the bytes of float64, little endian.
+
+    Three times as quick as `array` and `numpy`, which look at each number's type.
+
+    Raises:
+        struct.error: one is not a number.
+    """
+    return struct.pack(f"<{len(values)}d", *values)
+
+
+def _vectors(values: Sequence[Sequence[float]]) -> pa.Array:
+    flat = doubles(list(chain.from_iterable(values)))
+    ends = array("i", accumulate(map(len, values), initial=0))
+    children = [pa.Array.from_buffers(_NUMBER, ends[-1], [None, pa.py_buffer(flat)])]
     return pa.Array.from_buffers(_VECTOR, len(values), [None, pa.py_buffer(ends)], children=children)

@@ -5,17 +5,18 @@ allocated by a size that a request claims: what is claimed is compared with the 
 """
 
 import re
-from array import array
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from struct import Struct
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+
+from stream_trainer.schema import numbers
 
 FIXED: dict[str, "np.dtype[Any]"] = {
     "BOOL": np.dtype("u1"),
@@ -26,9 +27,10 @@ FIXED: dict[str, "np.dtype[Any]"] = {
 }
 INTEGERS = frozenset(name for name, dtype in FIXED.items() if dtype.kind in "iu") - {"BOOL", "BF16"}
 BINARY_ONLY = frozenset({"FP16", "BF16"})
+FLOATS = frozenset({"FP32", "FP64"})
 
 _EXACT = 2**53
-_LENGTH = Struct("<I")
+_LENGTH = struct.Struct("<I")
 _NESTED = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*\[")
 
 
@@ -69,9 +71,7 @@ def from_json(datatype: str, raw: bytes | memoryview, rows: int, columns: int | 
         raise Unusable("bad_utf8", "the text is not UTF-8") from None
     except ValueError as error:
         raise Unusable("invalid_json", str(error)) from None
-    expected = rows if nested else rows * (columns or 1)
-    if len(found) != expected:
-        raise Unusable("wrong_count", f"{len(found)} elements, the shape says {expected}")
+    _count(found, rows if nested else rows * (columns or 1))
     values = list(chain.from_iterable(found)) if nested else found
     match datatype:
         case "FP32":
@@ -82,6 +82,21 @@ def from_json(datatype: str, raw: bytes | memoryview, rows: int, columns: int | 
             return [None if v is None else int(v) for v in values]
         case _:
             return values
+
+
+def from_floats(datatype: str, values: list[float], count: int) -> Elements:
+    """The elements of a flat JSON array of FP32 or FP64 whose numbers were read with the request.
+
+    Raises:
+        Unusable: another number of elements, or one that FP32 does not hold.
+    """
+    _count(values, count)
+    return _single(values) if datatype == "FP32" else values
+
+
+def _count(found: Sequence[Any], expected: int) -> None:
+    if len(found) != expected:
+        raise Unusable("wrong_count", f"{len(found)} elements, the shape says {expected}")
 
 
 def from_binary(datatype: str, part: memoryview, count: int, *, nullable: bool) -> list[Any]:
@@ -156,12 +171,8 @@ def _at_most(values: list[Any], high: int) -> list[Any]:
 
 
 def _single(values: list[Any]) -> Elements:
-    try:
-        doubles = np.frombuffer(array("d", values))
-    except TypeError:  # a gap, which JSON says with null only
-        doubles = np.array(values, np.float64)
     with np.errstate(over="ignore"):
-        singles = doubles.astype(np.float32)
+        singles = numbers(values).astype(np.float32)
     if np.isfinite(singles).all():
         return singles.astype(np.float64)
     if (beyond := np.flatnonzero(np.isinf(singles))).size:
