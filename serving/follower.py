@@ -24,7 +24,6 @@ from stream_trainer.store.aliases import CHAMPION
 
 logger = logging.getLogger(__name__)
 
-_BREATH_SECONDS = 0.003
 _BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _RETRY_REFUSED_SECONDS = 5.0
 _OLDER_TRIED = 16
@@ -49,7 +48,11 @@ class Decision:
 
 
 class Follower:
-    """Holds the model that answers. `served` is read by requests; only the follower's thread assigns it."""
+    """Holds the model that answers. `served` is read by requests; only the follower's thread assigns it.
+
+    A version that comes within `swap_seconds` of the last attempt to swap waits, and makes way for a later one: what
+    loading costs, it costs at most so often, however quick the trainer is.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Follower:
         clock: Clock,
         *,
         poll_seconds: float,
+        swap_seconds: float = 0.0,
         versions_loaded: int = 3,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,12 +75,14 @@ class Follower:
         self._metrics = metrics
         self._clock = clock
         self._poll_seconds = poll_seconds
+        self._swap_seconds = swap_seconds
         self._monotonic = monotonic
         self._wanted: Decision | None = None
         self._highest_heard = 0
         self._newest_alias = 0
         self._fixed = False
         self._next_look = 0.0
+        self._next_swap = 0.0
         self._refused: tuple[str, float] | None = None
         self._stop = threading.Event()
         self._thread = lone_thread(self._run, "follower")
@@ -125,18 +131,27 @@ class Follower:
 
     def step(self) -> None:
         """Follow what is pushed; look at the store when its time has come, or nothing was pushed till then."""
+        waits = self._waits()
+        due = min(self._next_look, self._next_swap) if waits else self._next_look
         try:
-            pushed = self._source.poll(min(self._poll_seconds, max(0.0, self._next_look - self._monotonic())))
+            pushed = self._source.poll(min(self._poll_seconds, max(0.0, due - self._monotonic())))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Kafka, the store is still looked at
             self._note(error, "kafka")
             self._stop.wait(self._poll_seconds)
             pushed = []
         for announcement in pushed:
             self._consider(_pushed(announcement, self._clock()))
-        if not pushed or self._monotonic() >= self._next_look:
+        if not (pushed or waits) or self._monotonic() >= self._next_look:
             self.look()
         else:
             self._follow()
+
+    def _waits(self) -> bool:
+        """Whether a version is to serve that does not yet, and has not been refused."""
+        wanted, served = self._wanted, self.served
+        if wanted is None or served is None or wanted.sha256 == served.sha256:
+            return False
+        return self._refused is None or self._refused[0] != wanted.sha256
 
     def _weight_age(self) -> float:
         served = self.served
@@ -217,6 +232,8 @@ class Follower:
             if wanted.covered_at is not None and wanted.covered_at > served.covered_at:
                 self.served = replace(served, covered_at=wanted.covered_at)
             return
+        if served is not None and self._monotonic() < self._next_swap:
+            return
         if self._refused is not None and self._refused[0] == wanted.sha256 and self._monotonic() < self._refused[1]:
             return
         try:
@@ -226,16 +243,12 @@ class Follower:
 
     def _swap(self, wanted: Decision) -> None:
         started = self._monotonic()
-        model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256, breathe=self._breathe)
+        self._next_swap = started + self._swap_seconds
+        model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256)
         if wanted.covered_at is not None and wanted.covered_at > model.covered_at:
             model = replace(model, covered_at=wanted.covered_at)
         self._serve(model, started)
         self._refused = None
-
-    def _breathe(self) -> None:
-        """What requests lose to a swap, they lose in small parts."""
-        if self.served is not None and threading.current_thread() is self._thread:
-            self._stop.wait(_BREATH_SECONDS)
 
     def _serve(self, model: Served, started: float) -> None:
         before = self.served

@@ -4,7 +4,7 @@ A version that fails a check is `Refused`; whoever loads decides what serves ins
 and never a model that was not learned.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -62,14 +62,7 @@ class Served:
         return max(0.0, (now - self.covered_at).total_seconds())
 
 
-def load(
-    store: ModelStore,
-    pipeline: Pipeline,
-    number: int,
-    *,
-    sha256: str | None = None,
-    breathe: Callable[[], object] = lambda: None,
-) -> Served:
+def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | None = None) -> Served:
     """Read, check and warm up a version.
 
     Args:
@@ -77,7 +70,6 @@ def load(
         pipeline: whose contract and learner it must fit.
         number: which one.
         sha256: the manifest's announced digest, if it was announced.
-        breathe: called between the steps, a millisecond's work each, for whoever lets requests go first.
 
     Raises:
         Refused: a check failed.
@@ -91,17 +83,13 @@ def load(
     if not manifest.passed:
         failed = [f"{v.gate}: {v.detail}" for v in manifest.gates if not v.passed]
         raise Refused("gates", f"{where} did not pass its gates: {'; '.join(failed)}")
-    breathe()
     with _damage(where):
         state = store.load(version, pipeline.spec, training=False)
         golden = store.file(version, GOLDEN)
-    breathe()
     for name, tensor in state.serving.items():
         if tensor.is_floating_point() and not is_finite(tensor):
             raise Refused("not_finite", f"{where}: tensor {name} holds NaN or infinity")
-    breathe()
     columns, expected = _golden(pipeline, golden, where)
-    breathe()
     _warm_up(pipeline, state, columns, expected, where)
     covered_at = manifest.covered_at or manifest.created_at
     return Served(number=number, sha256=version.sha256, state=state, manifest=manifest, covered_at=covered_at)
@@ -176,9 +164,11 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _same(outputs: Tensor, expected: list[list[float]]) -> bool:
-    found = outputs.reshape(len(outputs), -1).to(torch.float64).numpy()
+    found = outputs.detach().reshape(len(outputs), -1).to(torch.float64).numpy()
     try:
         wanted = np.asarray(expected, dtype=np.float64)
     except (TypeError, ValueError):  # a row is missing, or not as long as the others
         return False
-    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=_RTOL, atol=_ATOL))
+    if found.shape != wanted.shape:
+        return False
+    return bool((np.abs(found - wanted) <= _ATOL + _RTOL * np.abs(wanted)).all())  # NaN and infinity are like nothing

@@ -179,6 +179,13 @@ class Contract:
             "segments": list(self.segments),
         }
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return int(self.fingerprint[:15], 16)  # the same in every process: it travels with what was cached
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON of the contract: a version learned under another one is never served."""

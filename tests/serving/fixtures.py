@@ -96,6 +96,7 @@ class FakeAnnouncements:
     def __init__(self) -> None:
         self.waiting: list[Announcement] = []
         self.down = False
+        self.patience: list[float] = []
 
     def push(self, version: Version, at: datetime, covered_at: datetime | None = None, *, alias: int = 0) -> None:
         self.waiting.append(
@@ -105,6 +106,7 @@ class FakeAnnouncements:
         )
 
     def poll(self, seconds: float) -> list[Announcement]:
+        self.patience.append(seconds)
         if self.down:
             raise BrokerUnavailable("the broker does not answer")
         found, self.waiting = self.waiting, []
@@ -137,7 +139,14 @@ class Harness:
         self.log = MemoryLog()
         self.seconds = 0.0
         self.follower = Follower(
-            pipeline, store, self.source, self.metrics, self.clock, poll_seconds=0.01, monotonic=lambda: self.seconds
+            pipeline,
+            store,
+            self.source,
+            self.metrics,
+            self.clock,
+            poll_seconds=0.01,
+            swap_seconds=settings.get("swap_seconds", 0.0),
+            monotonic=lambda: self.seconds,
         )
 
     @property

@@ -92,6 +92,39 @@ def test_only_the_newest_announcement_is_loaded(harness: Harness) -> None:
     assert (harness.version, harness.metric("swaps_total")) == (3, 1)
 
 
+def test_a_version_that_comes_too_soon_waits_and_makes_way_for_a_later_one(tmp_path: Path) -> None:
+    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_seconds=60.0)
+    commit_version(harness.store, PIPELINE, STATE)
+    harness.follower.look()
+    for state in (OTHER, STATE):
+        harness.source.push(commit_version(harness.store, PIPELINE, state), harness.clock())
+        harness.follower.step()
+        assert harness.version == 1
+    harness.seconds = 59.0
+    harness.follower.step()
+    assert harness.version == 1
+    harness.source.patience.clear()
+    harness.seconds = 60.0
+    harness.follower.step()
+    assert (harness.version, harness.metric("swaps_total")) == (3, 2)
+    assert harness.source.patience == [0.0]
+
+
+def test_nobody_is_in_a_hurry_for_a_version_that_was_refused(tmp_path: Path) -> None:
+    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_seconds=60.0)
+    commit_version(harness.store, PIPELINE, STATE)
+    harness.follower.look()
+    harness.seconds = 60.0
+    harness.source.push(commit_version(harness.store, PIPELINE, STATE, contract="0" * 64), harness.clock())
+    harness.follower.step()
+    harness.seconds = 200.0
+    harness.follower.look()
+    harness.source.patience.clear()
+    harness.follower.step()
+    assert harness.version == 1
+    assert harness.source.patience == pytest.approx([0.01])
+
+
 def test_an_idle_announcement_refreshes_staleness_only(harness: Harness) -> None:
     version = commit_version(harness.store, PIPELINE, STATE, covered_at=None)
     harness.follower.look()
@@ -159,7 +192,7 @@ def test_a_push_of_a_newer_decision_rolls_back(harness: Harness) -> None:
     harness.source.push(new, NOW)
     harness.follower.step()
     put_alias(harness.store, 1, NOW, hold=True)
-    harness.seconds = -1.0  # too early for a look at the store, but for the push
+    harness.seconds = 0.005  # too early for a look at the store, but for the push
     harness.source.push(old, NOW, alias=1)
     harness.follower.step()
     assert harness.version == 1
