@@ -50,7 +50,7 @@ class Decision:
 class Follower:
     """Holds the model that answers. `served` is read by requests; only the follower's thread assigns it.
 
-    A version that comes within `swap_seconds` of the last attempt to swap waits, and makes way for a later one: what
+    A version that comes within `swap_every_seconds` of the last attempt to swap waits, and makes way for a later one: what
     loading costs, it costs at most so often, however quick the trainer is.
     """
 
@@ -63,7 +63,7 @@ class Follower:
         clock: Clock,
         *,
         poll_seconds: float,
-        swap_seconds: float = 0.0,
+        swap_every_seconds: float = 0.0,
         versions_loaded: int = 3,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +75,7 @@ class Follower:
         self._metrics = metrics
         self._clock = clock
         self._poll_seconds = poll_seconds
-        self._swap_seconds = swap_seconds
+        self._swap_every = swap_every_seconds
         self._monotonic = monotonic
         self._wanted: Decision | None = None
         self._highest_heard = 0
@@ -243,7 +243,7 @@ class Follower:
 
     def _swap(self, wanted: Decision) -> None:
         started = self._monotonic()
-        self._next_swap = started + self._swap_seconds
+        self._next_swap = started + self._swap_every
         model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256)
         if wanted.covered_at is not None and wanted.covered_at > model.covered_at:
             model = replace(model, covered_at=wanted.covered_at)

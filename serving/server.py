@@ -131,7 +131,7 @@ def _make_parts(pipeline: Pipeline, settings: Settings, prepare: Callable[[], No
         metrics,
         utc_now,
         poll_seconds=serving.poll_seconds,
-        swap_seconds=serving.swap_seconds,
+        swap_every_seconds=serving.swap_every_seconds,
         versions_loaded=serving.versions_loaded,
     )
     return _Parts(

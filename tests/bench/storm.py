@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from infra.supervisor import Unit
 from stream_trainer.kafka import ControlProducer
 from stream_trainer.outbox import announcement
-from stream_trainer.settings import StoreSettings
+from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import ModelStore, open_store
 from tests.bench import footprint, mlp, ours
 from tests.bench.options import Options
@@ -249,7 +249,9 @@ def _notes(
         (
             f"A commit with its announcement took {usual:.0f} / {np.median(written) * 1000:.0f} ms (p50 of writer / "
             f"storm). In the storm a version came every {pace * 1000:.0f} ms on average; {late} took longer than "
-            f"{EVERY_SECONDS * 1000:.0f} ms to write."
+            f"{EVERY_SECONDS * 1000:.0f} ms to write. The service swaps at most every "
+            f"{Settings().serving.swap_every_seconds * 1000:.0f} ms (`serving.swap_every_seconds`); versions that come "
+            "sooner are overtaken."
         ),
         (
             f"p99 of writer against quiet, without any swap: {_ratio(heard, 0.99, _WRITER, _QUIETLY):.2f} times; of storm "

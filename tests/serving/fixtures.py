@@ -145,7 +145,7 @@ class Harness:
             self.metrics,
             self.clock,
             poll_seconds=0.01,
-            swap_seconds=settings.get("swap_seconds", 0.0),
+            swap_every_seconds=settings.get("swap_every_seconds", 0.0),
             monotonic=lambda: self.seconds,
         )
 

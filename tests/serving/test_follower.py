@@ -93,7 +93,7 @@ def test_only_the_newest_announcement_is_loaded(harness: Harness) -> None:
 
 
 def test_a_version_that_comes_too_soon_waits_and_makes_way_for_a_later_one(tmp_path: Path) -> None:
-    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_seconds=60.0)
+    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_every_seconds=60.0)
     commit_version(harness.store, PIPELINE, STATE)
     harness.follower.look()
     for state in (OTHER, STATE):
@@ -111,7 +111,7 @@ def test_a_version_that_comes_too_soon_waits_and_makes_way_for_a_later_one(tmp_p
 
 
 def test_nobody_is_in_a_hurry_for_a_version_that_was_refused(tmp_path: Path) -> None:
-    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_seconds=60.0)
+    harness = Harness(ModelStore(LocalStorage(tmp_path), PIPELINE.name), swap_every_seconds=60.0)
     commit_version(harness.store, PIPELINE, STATE)
     harness.follower.look()
     harness.seconds = 60.0
