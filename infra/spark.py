@@ -82,7 +82,7 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
         "spark.local.dir": work,
         **_SHORT_MEMORY,
         **_BEHAVIOUR,
-        **(extra or {}),
+        **{name: value for name, value in (extra or {}).items() if name.startswith("spark.")},
     }
     with exported(_variables(java.home)):
         conf = SparkConf(loadDefaults=False).setAppName(app_name).setAll(list(options.items()))
@@ -150,6 +150,8 @@ def _variables(java_home: Path) -> dict[str, str | None]:
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": None,
         "PYSPARK_GATEWAY_PORT": None,
+        # glibc gives each of a JVM's many threads a heap of its own for what is not Java's, RocksDB's memory for one.
+        "MALLOC_ARENA_MAX": environment().get("MALLOC_ARENA_MAX", "2"),
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": ":".join([*paths, *filter(None, [environment().get("PYTHONPATH")])]),
     }

@@ -15,7 +15,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from stream_trainer.errors import StreamFailed, UsageError
 from stream_trainer.joining.commits import Marker
 from stream_trainer.joining.matching import Emitted
-from stream_trainer.joining.processor import OUT, PACKED, PIECE_RECORDS, JoinProcessor, pack, unpack
+from stream_trainer.joining.processor import OUT, PACKED, JoinProcessor, pack, unpack
 from stream_trainer.joining.records import events
 from stream_trainer.joining.writer import JoinWriter
 from stream_trainer.kafka import spark_options
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+_ARROW_BYTES = str(4 * 2**20)
 _COLUMNS = ("topic", "partition", "offset", "timestamp", "value")
 
 
@@ -42,6 +43,10 @@ def session_options(settings: Settings) -> dict[str, str]:
         f"{rocks}.changelogCheckpointing.enabled": "true",
         f"{rocks}.boundedMemoryUsage": "true",
         f"{rocks}.maxMemoryUsageMB": str(settings.join.state_cache_mb),
+        # Counting rows would be one more look-up for each put.
+        f"{rocks}.trackTotalNumberOfRows": "false",
+        # A record may be a block of a hundred predictions: what goes to a worker at once is bounded by its size.
+        "spark.sql.execution.arrow.maxBytesPerBatch": _ARROW_BYTES,
         "spark.sql.streaming.minBatchesToRetain": "10",
         # RocksDB asks Hadoop for its own local file system and takes no other: see `infra.spark`.
         "fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
@@ -111,9 +116,7 @@ class JoinQuery:
         labels = topics.labels
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for first in range(0, batch.num_rows, PIECE_RECORDS):
-                    yield pack(events(contract, join, labels, batch.slice(first, PIECE_RECORDS)))
+            return pack(event for batch in batches for event in events(contract, join, labels, batch))
 
         start = "earliest" if lost is None else to_spark_json(self._writer.inputs_at(lost.at - span))
         options = {
