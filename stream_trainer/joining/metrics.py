@@ -39,7 +39,6 @@ class Metrics:
         self.oldest_waiting_seconds.set_function(self._oldest_seconds)
         self.match_rate = gauge("match_rate", "Share of labelled predictions among those that are decided.")
         self.match_rate.set_function(self._match_rate)
-        self.state_rows = gauge("state_rows", "Rows of the state: join keys, and lists of what is due.")
         self.state_bytes = gauge("state_bytes", "Memory that RocksDB uses for the state.")
         self.state_disk_bytes = gauge("state_disk_bytes", "Files of the state, compressed.")
 
@@ -55,9 +54,8 @@ class Metrics:
             self.waiting.set(sum(todo.marker.waiting.values()))
             self._oldest = min(todo.marker.waiting, default=None)
 
-    def sized(self, rows: int, memory: int, disk: int) -> None:
+    def sized(self, memory: int, disk: int) -> None:
         """What Spark said of the state after a batch."""
-        self.state_rows.set(rows)
         self.state_bytes.set(memory)
         self.state_disk_bytes.set(disk)
 

@@ -73,13 +73,13 @@ class JoinQuery:
         self._checkpoint = checkpoint_folder(pipeline, settings)
 
     def start(
-        self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int, int], None] | None = None
+        self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int], None] | None = None
     ) -> RunningStream:
         """Begin where the checkpoint stands, or with the last horizon when it was lost.
 
         Args:
             wrote: told of each batch and of what was written for it.
-            sized: told with each batch of the state after the one before: its rows, its bytes in memory and on disk.
+            sized: told with each batch of the state after the one before: its bytes in memory and on disk.
 
         Raises:
             StreamFailed, SparkLost: see `query.failure`.
@@ -182,12 +182,11 @@ class _Kept:
         """Keeps it."""
 
 
-def _size(progress: Any) -> tuple[int, int, int]:
-    """Rows of the state, its bytes in memory and those of its files; zeros before Spark has told."""
+def _size(progress: Any) -> tuple[int, int]:
+    """Bytes of the state in memory and those of its files; zeros before Spark has told."""
     operators = [] if progress is None else json.loads(progress.json)["stateOperators"]
-    rows = sum(int(one["numRowsTotal"]) for one in operators)
     memory = sum(int(one["memoryUsedBytes"]) for one in operators)
-    return rows, memory, sum(int(one["customMetrics"].get("rocksdbSstFileSize", 0)) for one in operators)
+    return memory, sum(int(one["customMetrics"].get("rocksdbSstFileSize", 0)) for one in operators)
 
 
 def _collect(batch: "DataFrame") -> list[Emitted]:
