@@ -7,6 +7,10 @@ broker has ended, the end of it that the owner has. Java cannot look for that by
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 _LOOKS = 600
 _POLL_SECONDS = 0.1
@@ -33,7 +37,7 @@ def main(folder: str, pid: str) -> None:
     broker.stop(Path(folder), only=found.pid)
 
 
-def _clients(process: "psutil.Process", port: int) -> bool:  # type: ignore[name-defined] # noqa: F821
+def _clients(process: "psutil.Process", port: int) -> bool:
     """Whether anyone but the broker itself is connected to its port."""
     found = process.net_connections("tcp")
     own = {connection.laddr.port for connection in found}

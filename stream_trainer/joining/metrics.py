@@ -5,9 +5,8 @@ They count from the joiner's start: the topics and the markers hold what must no
 
 import time
 from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream_trainer.joining.commits import Marker, Plan
 from stream_trainer.joining.matching import EXAMPLE, EXPIRED, JOINED, OUTCOMES
@@ -58,15 +57,6 @@ class Metrics:
         """What Spark said of the state after a batch."""
         self.state_bytes.set(memory)
         self.state_disk_bytes.set(disk)
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Answer Prometheus in a thread of its own.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        server, _ = start_http_server(port, host, self.registry)
-        return server
 
     def _oldest_seconds(self) -> float:
         oldest = self._oldest
