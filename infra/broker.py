@@ -10,9 +10,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -32,8 +34,23 @@ _STOP_SECONDS = 20.0
 _FORMAT_SECONDS = 60.0
 _LOG_TAIL_LINES = 12
 
-# Brokers that this process has started: keeping the handles lets a dead one be reaped instead of staying a zombie.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """A broker that this process has started: with the handle a dead one is reaped instead of staying a zombie."""
+
+    process: subprocess.Popen[bytes]
+    guard: subprocess.Popen[bytes] | None
+
+    def release(self) -> None:
+        """The broker is gone: nobody has to end it any more."""
+        if self.guard is not None and self.guard.stdin is not None:
+            with contextlib.suppress(OSError), self.guard.stdin as told:
+                told.write(b".")
+            self.guard.wait()
+
+
+_children: dict[int, _Own] = {}
 
 
 def start(
@@ -42,7 +59,7 @@ def start(
     """The broker of `folder`, started if it does not run; returns once a record was written and read back.
 
     `detach` gives it a session of its own, so that it outlives the terminal; without, it stays in ours but still does
-    not receive Ctrl-C, so that its owner can drain before calling `stop`.
+    not receive Ctrl-C, so that its owner can drain before calling `stop`. It ends soon after an owner that was killed.
 
     Raises:
         SetupError: the folder is not usable, or Kafka ended at start (with the last lines of its log).
@@ -73,11 +90,11 @@ def status(folder: Path) -> BrokerInfo | None:
     return files.info(folder, state) if state is not None and files.running_process(folder, state) else None
 
 
-def stop(folder: Path) -> bool:
-    """Stop the broker of `folder`: SIGTERM, then SIGKILL after 20 s. False when none runs."""
+def stop(folder: Path, only: int | None = None) -> bool:
+    """Stop the broker of `folder`, `only` the one with this process id: SIGTERM, then SIGKILL after 20 s. False when none runs."""
     folder = folder.absolute()
     state = files.read_state(folder)
-    return state is not None and _end(folder, state)
+    return state is not None and only in (None, state.pid) and _end(folder, state)
 
 
 def _format(folder: Path, java: Java, jars: Sequence[Path], state: State) -> None:
@@ -115,13 +132,18 @@ def _launch(folder: Path, java: Java, jars: Sequence[Path], state: State, *, det
             start_new_session=detach,
             process_group=None if detach else 0,
         )
-    for gone in [pid for pid, earlier in _children.items() if earlier.poll() is not None]:
-        del _children[gone]
-    _children[child.pid] = child
+    for gone in [pid for pid, earlier in _children.items() if earlier.process.poll() is not None]:
+        _children.pop(gone).release()
+    _children[child.pid] = _Own(process=child, guard=None if detach else _guarded(folder, child.pid))
     created = psutil.Process(child.pid).create_time()
     state = State(port=state.port, controller_port=state.controller_port, pid=child.pid, created=created)
     files.write_state(folder, state)
     return state
+
+
+def _guarded(folder: Path, pid: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "infra.broker_guard", str(folder), str(pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _java(folder: Path, java: Java, jars: Sequence[Path], options: Sequence[str]) -> list[str]:
@@ -134,7 +156,7 @@ def _await_ready(folder: Path, state: State, wait_seconds: float) -> None:
     """Wait until the port accepts connections, then write a record and read it back."""
     deadline = time.monotonic() + wait_seconds
     while not _accepts(state.port):
-        if _children[state.pid or 0].poll() is not None:
+        if _children[state.pid or 0].process.poll() is not None:
             raise SetupError(f"Kafka ended at start. The last lines of its log:\n{_log_tail(folder)}")
         if time.monotonic() > deadline:
             raise BrokerUnavailable(
@@ -162,7 +184,8 @@ def _log_tail(folder: Path) -> str:
 
 def _end(folder: Path, state: State) -> bool:
     """End the verified process, wait until it is gone, and note so in the state file."""
-    child = _children.pop(state.pid or 0, None)
+    own = _children.pop(state.pid or 0, None)
+    child = None if own is None else own.process
     process = files.running_process(folder, state)
     if process is None and child is not None and child.poll() is None:
         process = psutil.Process(child.pid)  # our own child needs no proof; right after its start it has no name yet
@@ -173,7 +196,8 @@ def _end(folder: Path, state: State) -> bool:
         except psutil.TimeoutExpired:
             process.kill()
             process.wait(_STOP_SECONDS)
-    if child is not None:
-        child.wait(_STOP_SECONDS)
+    if own is not None:
+        own.process.wait(_STOP_SECONDS)
+        own.release()
     files.write_state(folder, State(port=state.port, controller_port=state.controller_port))
     return process is not None

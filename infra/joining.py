@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +83,19 @@ def served_metrics(settings: JoinSettings) -> "Iterator[Metrics | None]":
     if settings.metrics_port is None:
         yield None
         return
-    try:
-        from stream_trainer.joining.metrics import Metrics  # noqa: PLC0415 - an extra
+    with ExitStack() as stack:
+        try:
+            from infra.scraping import served  # noqa: PLC0415 - an extra
+            from stream_trainer.joining.metrics import Metrics  # noqa: PLC0415
 
-        metrics = Metrics()
-        server = metrics.serve(settings.metrics_host, settings.metrics_port)
-    except (ImportError, OSError) as error:
-        logger.warning("the joiner tells no metrics on port %d: %s", settings.metrics_port, error)
-        yield None
-        return
-    logger.info("metrics of the joiner at http://%s:%d/metrics", settings.metrics_host, server.server_port)
-    try:
+            metrics = Metrics()
+            port = stack.enter_context(served(metrics.registry, "join", settings))
+        except (ImportError, UsageError) as error:
+            logger.warning("the joiner tells no metrics on port %d: %s", settings.metrics_port, error)
+            yield None
+            return
+        logger.info("metrics of the joiner at http://%s:%d/metrics", settings.metrics_host, port)
         yield metrics
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class JoinerWatch(Beside):

@@ -4,6 +4,8 @@ One session a process. The JVM ends with the driver: it reads the pipe that this
 live in one folder, which `stop_session` removes.
 """
 
+import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from infra.java import find_java
 from stream_trainer.settings import Settings, environment, exported
 
 _JVM_EXIT_SECONDS = 20.0
+_CHATTY = "transform_with_state_driver_worker"
 _folders: WeakKeyDictionary[SparkContext, str] = WeakKeyDictionary()
 
 # Spark keeps the history of its UI in the driver even when the UI is off: without limits a driver grows for ever.
@@ -82,9 +85,9 @@ def build_session(settings: Settings, app_name: str, *, extra: Mapping[str, str]
         "spark.local.dir": work,
         **_SHORT_MEMORY,
         **_BEHAVIOUR,
-        **(extra or {}),
+        **{name: value for name, value in (extra or {}).items() if name not in _CHECKPOINT_FILES},
     }
-    with exported(_variables(java.home)):
+    with exported(_variables(java.home, _worker_python(Path(work)))):
         conf = SparkConf(loadDefaults=False).setAppName(app_name).setAll(list(options.items()))
         try:
             context = SparkContext(conf=conf, gateway=launch_gateway(conf))  # type: ignore[no-untyped-call]
@@ -139,7 +142,18 @@ def _jvm_options(work: str) -> str:
     return f"-XX:+UseSerialGC -Xss4m -Djava.io.tmpdir={work} -Dlog4j2.configurationFile={log4j}"
 
 
-def _variables(java_home: Path) -> dict[str, str | None]:
+def _worker_python(work: Path) -> str:
+    """What workers are started with: this Python, whose first process of each stateful query is told to print nothing.
+
+    pyspark prints five lines at each start of such a query, which Spark copies to the standard error of the driver.
+    """
+    path, python = work / "python", shlex.quote(sys.executable)
+    path.write_text(f'#!/bin/sh\ncase "$2" in *.{_CHATTY}) exec {python} "$@" >/dev/null ;; esac\nexec {python} "$@"\n')
+    path.chmod(0o700)
+    return str(path) if os.access(path, os.X_OK) else sys.executable  # a folder may forbid to run what is in it
+
+
+def _variables(java_home: Path, python: str) -> dict[str, str | None]:
     """What Spark takes from the environment alone; whatever another Spark on this machine has left there is hidden."""
     paths = [path for path in sys.path if path and Path(path).is_dir()]
     return {
@@ -150,6 +164,8 @@ def _variables(java_home: Path) -> dict[str, str | None]:
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": None,
         "PYSPARK_GATEWAY_PORT": None,
-        "PYSPARK_PYTHON": sys.executable,
+        # glibc gives each of a JVM's many threads a heap of its own for what is not Java's, RocksDB's memory for one.
+        "MALLOC_ARENA_MAX": environment().get("MALLOC_ARENA_MAX", "2"),
+        "PYSPARK_PYTHON": python,
         "PYTHONPATH": ":".join([*paths, *filter(None, [environment().get("PYTHONPATH")])]),
     }

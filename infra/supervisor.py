@@ -1,7 +1,7 @@
 """Keeps child processes running: one that dies is started again with a message; at the end all are drained.
 
 Children run in sessions of their own, so that Ctrl-C reaches the supervisor alone and it decides the order in which
-they end. Only processes that it started are ever signalled.
+they end. Only processes that it started are ever signalled. One that is killed ends no children: they see it themselves.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from stream_trainer.settings import environment
@@ -33,7 +34,8 @@ class Unit:
 
     `arguments` may be a function: it is called at each start, so a child can be told where to go on. `descriptors` are
     inherited. With `endless`, an end without an error is a death too, and one that has run is never given up: what its
-    new start stumbles over, such as a file that is just being written, must not end its healthy neighbours.
+    new start stumbles over, such as a file that is just being written, must not end its healthy neighbours. With
+    `watches`, the child looks for the end of the supervisor by itself and needs nobody to do so.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Unit:
     drain_seconds: float = 30.0
     descriptors: Sequence[int] = ()
     endless: bool = False
+    watches: bool = False
 
 
 class Child:
@@ -67,9 +70,7 @@ class Child:
 
     def start(self) -> None:
         """Start the process."""
-        arguments = self.unit.arguments
-        given = arguments() if callable(arguments) else arguments
-        command = [sys.executable, "-m", self.unit.module, *given]
+        command, descriptors = self._command()
         with contextlib.ExitStack() as stack:
             log = None
             if self.unit.log is not None:
@@ -82,10 +83,20 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=self.unit.descriptors,
+                pass_fds=descriptors,
             )
         self._asked = False
         self._started_at = time.monotonic()
+
+    def _command(self) -> tuple[list[str], Sequence[int]]:
+        """The command line, and the descriptors that the child inherits."""
+        unit = self.unit
+        words = [unit.module, *(unit.arguments() if callable(unit.arguments) else unit.arguments)]
+        if unit.watches:
+            return [sys.executable, "-m", *words], unit.descriptors
+        watched = _alive()
+        words = ["infra.supervised", str(watched), str(unit.drain_seconds), *words]
+        return [sys.executable, "-m", *words], (*unit.descriptors, watched)
 
     def look(self) -> str | None:
         """Start it again if it has died and its pause is over; a message when there is something to say."""
@@ -137,6 +148,13 @@ class Child:
             logger.warning("%s did not end in %.0f s and is killed", self.unit.name, self.unit.drain_seconds)
             os.killpg(self._process.pid, signal.SIGKILL)  # its session: what it started (a JVM) goes with it
             self._process.wait()
+
+
+@cache
+def _alive() -> int:
+    """A descriptor that reads the end of file once this process is gone: the other end is nobody else's."""
+    read, _ = os.pipe()
+    return read
 
 
 def _describe(code: int) -> str:

@@ -7,11 +7,11 @@ what the trainer is at: a lineage is a value that nobody changes.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from stream_trainer.errors import UsageError
+from infra.scraping import served
 from stream_trainer.evaluation.series import Score, SegmentScore, scores_of, segment_scores
 from stream_trainer.evaluation.table import evaluation
 from stream_trainer.lineage import Lineage
@@ -69,14 +69,5 @@ def metrics_served(
     """
     registry = CollectorRegistry()
     registry.register(Standing(lineage, segments))
-    host, port = settings.metrics_host, settings.metrics_port or 0
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise UsageError(f"trainer.metrics_port: {host}:{port} cannot be had: {error}") from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(registry, "trainer", settings) as port:
+        yield port

@@ -64,6 +64,7 @@ def _unit(arguments: Sequence[str], settings: Settings, worker: Worker) -> Unit:
         drain_seconds=_DRAIN_SECONDS,
         descriptors=(*worker.listeners, worker.parent),
         endless=True,
+        watches=True,
     )
 
 

@@ -38,6 +38,7 @@ FIELDS = (
     "created_at",
     "libraries",
     "seed",
+    "history",
 )
 SECONDS = 5.0
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -106,7 +107,8 @@ class LineageEndpoint:
             detail = f"the manifest of version {number} is not what was committed; the service's log says more"
             raise Problem(500, "damaged_version", detail) from None
         manifest = version.manifest
-        told = {name: getattr(manifest, name) for name in FIELDS} | {"manifest_sha256": version.sha256}
+        told = {name: getattr(manifest, name) for name in FIELDS}
+        told |= {"manifest_sha256": version.sha256, "history": manifest.history or []}
         return msgspec.json.encode(msgspec.to_builtins(told, str_keys=True))
 
 

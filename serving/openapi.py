@@ -175,6 +175,7 @@ def lineage_schema() -> Schema:
         "reason": {"enum": ["retention", "recreated", "vanished"]},
     }
     texts: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+    file = _object({"name": {"type": "string"}, "size": offset, "sha256": digest})
     fields: Schema = {
         "version": number,
         "previous": _nullable(number) | {"description": "the number before it"},
@@ -195,6 +196,7 @@ def lineage_schema() -> Schema:
         "created_at": instant,
         "libraries": texts,
         "seed": {"type": "integer"},
+        "history": {"type": "array", "items": file, "description": "files that it was learned from, before the log"},
     }
     return _object(fields) | {"additionalProperties": False}
 

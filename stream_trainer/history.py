@@ -12,7 +12,7 @@ import msgspec
 from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged
 from stream_trainer.offsets import Loss, Ranges
 from stream_trainer.store import ModelStore, Rows, Version
-from stream_trainer.store.manifest import Manifest
+from stream_trainer.store.manifest import HistoryFile, Manifest
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +124,8 @@ def _joined(stretches: Iterable[Stretch]) -> list[Stretch]:
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """What is behind a version: `last_step` is its own cuts, `since_start` those of its parents and itself.
 
-    `parents` has the newest first; `trained` counts the rows of the whole chain that went into the weights.
+    `parents` has the newest first; `trained` counts the rows of the whole chain that went into the weights. `history` are
+    the files that the chain began with, in the order in which they were learned.
     """
 
     pipeline: str
@@ -139,6 +140,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     trained: int
     last_step: Learned
     since_start: Learned
+    history: list[HistoryFile]
 
 
 def trace(chain: Sequence[Version]) -> Trace:
@@ -158,4 +160,5 @@ def trace(chain: Sequence[Version]) -> Trace:
         trained=sum(version.manifest.rows.trained for version in chain),
         last_step=learned(chain[-1:]),
         since_start=learned(chain),
+        history=[file for version in chain for file in version.manifest.history or ()],
     )

@@ -108,6 +108,9 @@ def _print_trace(traced: Trace) -> None:
             ("contract", f"SHA-256 {traced.contract}"),
         ],
     )
+    if traced.history:
+        typer.echo("\nFiles that it began with, in the order in which they were learned (`train --history`)")
+        print_table(("file", "bytes", "SHA-256"), [(f.name, f"{f.size:,}", f.sha256) for f in traced.history])
     typer.echo("\nOffsets, both ends included; one may hold no record (a transaction marker, an aborted record)")
     print_table(("partition", "", "last step", "since the start"), list(_offset_rows(traced)))
 

@@ -5,9 +5,8 @@ They count from the joiner's start: the topics and the markers hold what must no
 
 import time
 from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from stream_trainer.joining.commits import Marker, Plan
 from stream_trainer.joining.matching import EXAMPLE, EXPIRED, JOINED, OUTCOMES
@@ -39,7 +38,6 @@ class Metrics:
         self.oldest_waiting_seconds.set_function(self._oldest_seconds)
         self.match_rate = gauge("match_rate", "Share of labelled predictions among those that are decided.")
         self.match_rate.set_function(self._match_rate)
-        self.state_rows = gauge("state_rows", "Rows of the state: join keys, and lists of what is due.")
         self.state_bytes = gauge("state_bytes", "Memory that RocksDB uses for the state.")
         self.state_disk_bytes = gauge("state_disk_bytes", "Files of the state, compressed.")
 
@@ -55,20 +53,10 @@ class Metrics:
             self.waiting.set(sum(todo.marker.waiting.values()))
             self._oldest = min(todo.marker.waiting, default=None)
 
-    def sized(self, rows: int, memory: int, disk: int) -> None:
+    def sized(self, memory: int, disk: int) -> None:
         """What Spark said of the state after a batch."""
-        self.state_rows.set(rows)
         self.state_bytes.set(memory)
         self.state_disk_bytes.set(disk)
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Answer Prometheus in a thread of its own.
-
-        Raises:
-            OSError: the port is taken.
-        """
-        server, _ = start_http_server(port, host, self.registry)
-        return server
 
     def _oldest_seconds(self) -> float:
         oldest = self._oldest

@@ -24,8 +24,8 @@ from stream_trainer.joining.state import Bucket, MapState
 
 BUCKETS = 64
 SLOTS = 64
-# A record may be a block of 100 predictions: so many are unpacked at a time, and so many events taken together.
-PIECE_RECORDS = 1_000
+# A record may be a block of 100 predictions: about so many events are packed together, and so many taken together.
+PACK_EVENTS = 10_000
 PIECE_EVENTS = 2_000
 PACKED = pa.schema([pa.field("bucket", pa.int64()), pa.field("packed", pa.binary())])
 OUT = "packed binary"
@@ -39,15 +39,16 @@ def bucket_of(key: str) -> int:
     return zlib.crc32(key.encode()) % BUCKETS
 
 
-def pack(events: Iterable[Event]) -> pa.RecordBatch:
-    """Events as rows of `PACKED`, one a bucket."""
-    by_bucket: defaultdict[int, list[Event]] = defaultdict(list)
-    for event in events:
-        by_bucket[bucket_of(event.key)].append(event)
-    packed = [msgspec.msgpack.encode(found) for found in by_bucket.values()]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(list(by_bucket), pa.int64()), pa.array(packed, pa.binary())], schema=PACKED
-    )
+def pack(events: Iterable[Event]) -> Iterator[pa.RecordBatch]:
+    """Events as rows of `PACKED`, of each `PACK_EVENTS` one a bucket: memory is bounded by them, not by a micro-batch."""
+    left = iter(events)
+    while piece := list(itertools.islice(left, PACK_EVENTS)):
+        by_bucket: defaultdict[int, list[Event]] = defaultdict(list)
+        for event in piece:
+            by_bucket[bucket_of(event.key)].append(event)
+        packed = [msgspec.msgpack.encode(found) for found in by_bucket.values()]
+        columns = [pa.array(list(by_bucket), pa.int64()), pa.array(packed, pa.binary())]
+        yield pa.RecordBatch.from_arrays(columns, schema=PACKED)
 
 
 def unpack(packed: Iterable[bytes]) -> list[Emitted]:

@@ -15,7 +15,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from stream_trainer.errors import StreamFailed, UsageError
 from stream_trainer.joining.commits import Marker
 from stream_trainer.joining.matching import Emitted
-from stream_trainer.joining.processor import OUT, PACKED, PIECE_RECORDS, JoinProcessor, pack, unpack
+from stream_trainer.joining.processor import OUT, PACKED, JoinProcessor, pack, unpack
 from stream_trainer.joining.records import events
 from stream_trainer.joining.writer import JoinWriter
 from stream_trainer.kafka import spark_options
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+_ARROW_BYTES = str(4 * 2**20)
 _COLUMNS = ("topic", "partition", "offset", "timestamp", "value")
 
 
@@ -42,6 +43,10 @@ def session_options(settings: Settings) -> dict[str, str]:
         f"{rocks}.changelogCheckpointing.enabled": "true",
         f"{rocks}.boundedMemoryUsage": "true",
         f"{rocks}.maxMemoryUsageMB": str(settings.join.state_cache_mb),
+        # Counting rows would be one more look-up for each put.
+        f"{rocks}.trackTotalNumberOfRows": "false",
+        # A record may be a block of a hundred predictions: what goes to a worker at once is bounded by its size.
+        "spark.sql.execution.arrow.maxBytesPerBatch": _ARROW_BYTES,
         "spark.sql.streaming.minBatchesToRetain": "10",
         # RocksDB asks Hadoop for its own local file system and takes no other: see `infra.spark`.
         "fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
@@ -68,13 +73,13 @@ class JoinQuery:
         self._checkpoint = checkpoint_folder(pipeline, settings)
 
     def start(
-        self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int, int], None] | None = None
+        self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int], None] | None = None
     ) -> RunningStream:
         """Begin where the checkpoint stands, or with the last horizon when it was lost.
 
         Args:
             wrote: told of each batch and of what was written for it.
-            sized: told with each batch of the state after the one before: its rows, its bytes in memory and on disk.
+            sized: told with each batch of the state after the one before: its bytes in memory and on disk.
 
         Raises:
             StreamFailed, SparkLost: see `query.failure`.
@@ -111,9 +116,7 @@ class JoinQuery:
         labels = topics.labels
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for first in range(0, batch.num_rows, PIECE_RECORDS):
-                    yield pack(events(contract, join, labels, batch.slice(first, PIECE_RECORDS)))
+            return pack(event for batch in batches for event in events(contract, join, labels, batch))
 
         start = "earliest" if lost is None else to_spark_json(self._writer.inputs_at(lost.at - span))
         options = {
@@ -179,12 +182,11 @@ class _Kept:
         """Keeps it."""
 
 
-def _size(progress: Any) -> tuple[int, int, int]:
-    """Rows of the state, its bytes in memory and those of its files; zeros before Spark has told."""
+def _size(progress: Any) -> tuple[int, int]:
+    """Bytes of the state in memory and those of its files; zeros before Spark has told."""
     operators = [] if progress is None else json.loads(progress.json)["stateOperators"]
-    rows = sum(int(one["numRowsTotal"]) for one in operators)
     memory = sum(int(one["memoryUsedBytes"]) for one in operators)
-    return rows, memory, sum(int(one["customMetrics"].get("rocksdbSstFileSize", 0)) for one in operators)
+    return memory, sum(int(one["customMetrics"].get("rocksdbSstFileSize", 0)) for one in operators)
 
 
 def _collect(batch: "DataFrame") -> list[Emitted]:

@@ -7,7 +7,7 @@ with what was reached by then. A flight's prediction, in blocks of a hundred, as
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +25,8 @@ from stream_trainer import Join, Pipeline
 from stream_trainer.joining.metrics import PREFIX, Metrics
 from stream_trainer.joining.query import checkpoint_folder, session_options
 from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
-from stream_trainer.settings import JoinSettings, Settings
+from stream_trainer.settings import Settings
+from tests.bench.memory import Samples
 from tests.bench.options import Options
 from tests.bench.processes import tree
 from tests.bench.section import Goal, Section
@@ -39,20 +40,37 @@ _STEP = 100_000
 _BLOCK = 100
 _SECONDS = 1_800.0
 _LABELLED = 20
-_GOAL_MB = 2_048.0
+_GOAL_MIB, _MIB = 2_048.0, 2**20
+# The driver sends too: what waits to be sent must not count as the joiner's.
+_SENDING = {"partitioner": "murmur2_random", "linger.ms": 50, "queue.buffering.max.kbytes": 8_192}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One of the two parts: how many were reached, in how many batches and seconds, and what that cost."""
+
+    count: int
+    batches: int
+    seconds: float
+    cpu: float
+
+    def row(self, what: str) -> tuple[str, str]:
+        """For the table."""
+        cost = f"{1e6 * self.cpu / max(1, self.count):,.0f} µs of CPU each"
+        return (
+            f"{what} a second",
+            f"{self.count / self.seconds:,.0f} ({self.count:,} in {self.batches} batches; {cost})",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What was reached: rates a second, bytes in all."""
+    """What was reached; sizes in bytes."""
 
-    waiting: int
-    stored_per_second: float
-    joined: int
-    joined_per_second: float
-    resident: int
+    stored: Part
+    joined: Part
+    peak: Mapping[str, int]
     memory: float
-    disk: float
     checkpoint: int
 
 
@@ -62,19 +80,22 @@ def measure(options: Options) -> Section:
     with fresh_settings() as alone:
         try:
             found = _measure(with_broker(alone), count, options.seconds or _SECONDS)
+            records = alone.join.max_records_per_batch
         finally:
             local_broker.stop(alone.broker_dir)
+    whole = sum(found.peak.values()) / _MIB
     figures = [
-        ("predictions waiting", f"{found.waiting:,}"),
-        ("predictions stored a second", f"{found.stored_per_second:,.0f}"),
-        ("labels joined a second", f"{found.joined_per_second:,.0f} ({found.joined:,} labels)"),
-        ("resident memory, driver, JVM and workers", f"{found.resident / 2**20:,.0f} MB"),
-        ("of it RocksDB", f"{found.memory / 2**20:,.0f} MB"),
-        ("state files, a waiting prediction", f"{found.disk / found.waiting:,.0f} bytes"),
-        ("checkpoint folder, a waiting prediction", f"{found.checkpoint / found.waiting:,.0f} bytes"),
+        ("predictions waiting", f"{found.stored.count:,}"),
+        found.stored.row("predictions stored"),
+        found.joined.row("labels joined"),
+        ("peak memory, all together", f"{whole:,.0f} MiB"),
+        *((f"then: {name}", f"{size / _MIB:,.0f} MiB") for name, size in found.peak.items()),
+        ("RocksDB, in the JVM's share", f"{found.memory / _MIB:,.0f} MiB"),
+        ("checkpoint folder, a waiting prediction", f"{found.checkpoint / found.stored.count:,.0f} bytes"),
     ]
-    goal = Goal(what=f"memory with {found.waiting:,} waiting", limit=_GOAL_MB, found=found.resident / 2**20, unit="MB")
+    goal = Goal(what=f"memory with {found.stored.count:,} waiting", limit=_GOAL_MIB, found=whole, unit="MiB")
     notes = [
+        f"At most {records:,} records a micro-batch, of which one holds {_BLOCK} predictions.",
         "Both rates include the micro-batches' fixed costs and the Kafka transaction; the first one Spark's compilation too.",
         "Memory: the peak of the sum of proportional set sizes, so that what forked workers share counts once.",
     ]
@@ -82,33 +103,24 @@ def measure(options: Options) -> Section:
 
 
 def _measure(settings: Settings, count: int, seconds: float) -> Found:
-    settings = settings.model_copy(update={"join": JoinSettings(trigger_seconds=0.2, max_records_per_batch=1_000)})
+    settings = settings.model_copy(update={"join": settings.join.model_copy(update={"trigger_seconds": 0.2})})
     pipeline = Pipeline(name="bench", contract=contract, join=Join(on="prediction_id", horizon=timedelta(days=1)))
     with Admin(settings.kafka) as admin:
         admin.create_missing(topic_plans(pipeline.name, settings.kafka, joined=True).values())
     _send(settings, pipeline.topics.predictions, ((_name(n), _block(n)) for n in range(0, count, _BLOCK)))
     metrics = Metrics()
+    samples = Samples()
     with _running(settings, pipeline, metrics) as joiner:
-        memory = _Peak()
-        stored = _reach(joiner, lambda: joiner.status.waiting, count, seconds, memory)
-        waiting = joiner.status.waiting
-        labels = range(0, waiting, _LABELLED)
+        stored = _reach(joiner, lambda: joiner.status.waiting, count, seconds, samples)
+        labels = range(0, stored.count, _LABELLED)
         _send(settings, pipeline.topics.labels, ((_name(n), _label(n)) for n in labels))
-        joined = _reach(joiner, lambda: joiner.status.counts.get("examples", 0), len(labels), seconds, memory)
-        done = joiner.status.counts.get("examples", 0)
+        joined = _reach(joiner, lambda: joiner.status.counts.get("examples", 0), len(labels), seconds, samples)
     folder = Path(checkpoint_folder(pipeline, settings))
-
-    def told(name: str) -> float:
-        return metrics.registry.get_sample_value(f"{PREFIX}_{name}") or 0.0
-
     return Found(
-        waiting=waiting,
-        stored_per_second=waiting / stored,
-        joined=done,
-        joined_per_second=done / joined,
-        resident=memory.bytes,
-        memory=told("state_bytes"),
-        disk=told("state_disk_bytes"),
+        stored=stored,
+        joined=joined,
+        peak=samples.peak,
+        memory=metrics.registry.get_sample_value(f"{PREFIX}_state_bytes") or 0.0,
         checkpoint=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
     )
 
@@ -129,30 +141,28 @@ def _running(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> "Itera
         stop_session(spark)
 
 
-@dataclass(slots=True)
-class _Peak:
-    """The most memory seen, of this process and what it started; the broker is another's."""
-
-    bytes: int = 0
-
-    def look(self) -> None:
-        own = [p for p in tree(psutil.Process().pid) if "kafka.Kafka" not in _command(p)]
-        self.bytes = max(self.bytes, sum(_proportional(process) for process in own))
-
-
-def _reach(joiner: "Joiner", so_far: Callable[[], int], wanted: int, seconds: float, memory: _Peak) -> float:
-    """How long it took from the first batch of it on, at most `seconds`."""
+def _reach(joiner: "Joiner", so_far: Callable[[], int], wanted: int, seconds: float, samples: Samples) -> Part:
+    """Wait for it, at most `seconds` but for the first batch."""
+    batches, cpu = joiner.status.batches, sum(samples.cpu.values())
     begun = time.monotonic()
     end = begun + seconds
     while so_far() < wanted and (time.monotonic() < end or so_far() == 0):
         assert time.monotonic() < begun + _SECONDS, f"{so_far():,} of {wanted:,}: {joiner.status.fields()}"
-        memory.look()
-        time.sleep(1.0)
-    return time.monotonic() - begun
+        samples.take(_own())
+        time.sleep(0.5)
+    took = time.monotonic() - begun
+    samples.take(_own())
+    used = sum(samples.cpu.values()) - cpu
+    return Part(count=so_far(), batches=joiner.status.batches - batches, seconds=took, cpu=used)
+
+
+def _own() -> list[psutil.Process]:
+    """This process and what it started, but for the broker."""
+    return [process for process in tree(psutil.Process().pid) if "kafka.Kafka" not in _command(process)]
 
 
 def _send(settings: Settings, topic: str, records: Iterator[tuple[str, bytes]]) -> None:
-    producer = Producer(librdkafka_options(settings.kafka) | {"partitioner": "murmur2_random", "linger.ms": 50})
+    producer = Producer(librdkafka_options(settings.kafka) | _SENDING)
     for name, value in records:
         while True:
             try:
@@ -204,13 +214,6 @@ def _block(first: int) -> bytes:
 
 def _label(number: int) -> bytes:
     return json.dumps({"prediction_id": _name(number), "label": True}).encode()
-
-
-def _proportional(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
 
 
 def _command(process: psutil.Process) -> str:

@@ -28,6 +28,8 @@ _NAMES = (
     ("stream_trainer.cli train", "trainer"),
     ("stream_trainer.cli serve", "service"),
     ("stream_trainer.cli demo", "demo (supervisor)"),
+    ("infra.broker_guard", "guard of the broker"),
+    ("-m tests.bench", "driver (in the bench)"),
 )
 
 

@@ -40,6 +40,7 @@ from tests.faults.spark_scene import POISON, Log, log_ends_of, whole
 
 RATE = 200
 _BAD_EVERY = 23
+_START_SECONDS = 300.0  # of the broker: the machine may stand still for a while
 _SETTLE_SECONDS = 240.0
 _KINDS = ("trainer", "jvm", "broker")
 _SHARES = (4, 3, 3)
@@ -174,7 +175,7 @@ class Broker:
         assert not psutil.pid_exists(self.info.pid)
 
     def _start(self) -> BrokerInfo:
-        return local_broker.start(self._folder, self._java, self._jars, detach=False)
+        return local_broker.start(self._folder, self._java, self._jars, wait_seconds=_START_SECONDS, detach=False)
 
 
 def run(folder: Path, seconds: float, seed: int, say: Callable[[str], object] = print) -> Outcome:

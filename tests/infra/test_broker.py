@@ -103,3 +103,39 @@ def test_the_commands_start_one_that_outlives_them(tmp_path: Path) -> None:
     assert json.loads(found.stdout) == started
     assert json.loads(stopped.stdout) == {"stopped": True}
     assert command("status").returncode == 1
+
+
+OWNER = """
+import pathlib, sys, threading
+from infra import broker
+from infra.jars import ensure_jars
+from infra.java import find_java
+from stream_trainer.settings import Settings
+info = broker.start(pathlib.Path(sys.argv[1]), find_java(Settings().cache_dir), ensure_jars(Settings(), "kafka"), detach=False)
+print(info.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_broker_whose_owner_is_killed_ends_once_nobody_uses_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        try:
+            pid = int(owner.stdout.readline())
+            process = psutil.Process(pid)
+            info = local_broker.status(tmp_path)
+            assert info is not None
+            consumer = KafkaConsumer(bootstrap_servers=info.bootstrap_servers)
+            owner.kill()
+            owner.wait(20)
+            guards = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in (p.info["cmdline"] or ())]
+            assert guards
+            assert consumer.topics() is not None
+            assert process.is_running()
+            consumer.close()
+            psutil.wait_procs([process, *guards], timeout=120)
+            assert not process.is_running()
+            assert not any(guard.is_running() for guard in guards)
+        finally:
+            owner.kill()
+            local_broker.stop(tmp_path)

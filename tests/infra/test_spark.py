@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 from pyspark.sql import SparkSession
 
+from infra import spark as spark_sessions
 from infra.broker import BrokerInfo
 
 
@@ -62,6 +64,23 @@ def test_workers_are_forked_from_our_daemon_and_import_the_project(spark: SparkS
     ours = spark.sparkContext.getConf().get("spark.python.daemon.module", "")
     assert ours in {"stream_trainer.worker_daemon", "stream_trainer.joining.worker_daemon"}
     assert rows[0].name == f"{ours},stream_trainer.errors"
+
+
+def test_the_first_worker_of_a_stateful_query_prints_nothing_and_others_do(tmp_path: Path) -> None:
+    python = spark_sessions._worker_python(tmp_path)
+    assert Path(python).parent == tmp_path
+    (tmp_path / "streaming").mkdir()
+    for name in (spark_sessions._CHATTY, "other"):
+        (tmp_path / "streaming" / f"{name}.py").write_text(
+            "import sys; print(sys.argv[1]); print('no', file=sys.stderr)"
+        )
+    said = {}
+    for name in (spark_sessions._CHATTY, "other"):
+        command = [python, "-m", f"streaming.{name}", "two words"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        said[name] = (done.stdout, done.stderr)
+    assert said == {spark_sessions._CHATTY: ("", "no\n"), "other": ("two words\n", "no\n")}
+    assert find_spec(f"pyspark.sql.streaming.{spark_sessions._CHATTY}") is not None
 
 
 def test_the_session_is_utc_and_small(spark: SparkSession) -> None:

@@ -1,5 +1,8 @@
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -302,3 +305,63 @@ def test_a_child_does_not_get_the_supervisors_ctrl_c(unit: Callable[..., Unit], 
     assert child.pid is not None
     assert os.getsid(child.pid) == child.pid != os.getsid(0)
     child.drain()
+
+
+SUPERVISING = """
+import pathlib, sys, threading
+from infra.supervisor import Supervisor, Unit
+folder, drain, *modules = sys.argv[1:]
+variables = {"PYTHONPATH": folder}
+units = [
+    Unit(name=m, module=m, arguments=[f"{folder}/{m}"], variables=variables, drain_seconds=float(drain))
+    for m in modules
+]
+supervisor = Supervisor(units)
+supervisor.start()
+text = " ".join(str(child.pid) for child in supervisor.children)
+pathlib.Path(folder, "pids.part").write_text(text)
+pathlib.Path(folder, "pids.part").rename(pathlib.Path(folder, "pids"))
+threading.Event().wait()
+"""
+
+
+@contextlib.contextmanager
+def killed_supervisor(folder: Path, drain: float, *modules: str) -> Iterator[list[int]]:
+    """Children that are up, once their supervisor was killed; what is left of them is ended at the end."""
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISING, str(folder), str(drain), *modules])
+    pids: list[int] = []
+    try:
+        until(lambda: (folder / "pids").exists() and all((folder / name).exists() for name in modules))
+        pids = [int(pid) for pid in (folder / "pids").read_text().split()]
+        assert not any(gone(pid) for pid in pids)
+        process.kill()
+        process.wait(20)
+        yield pids
+    finally:
+        process.kill()
+        process.wait(20)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def test_children_of_a_killed_supervisor_drain_and_end(modules: Path) -> None:
+    with killed_supervisor(modules, 30.0, "polite_child") as (pid,):
+        until(lambda: gone(pid))
+        assert (modules / "polite_child.drained").exists()
+
+
+def test_a_child_of_a_killed_supervisor_that_does_not_end_is_killed_with_all_that_it_started(modules: Path) -> None:
+    with killed_supervisor(modules, 0.2, "with_grandchild") as (pid,):
+        inner = int((modules / "with_grandchild").read_text())
+        until(lambda: gone(pid) and gone(inner))
+
+
+def test_a_child_sees_its_own_arguments_and_module(modules: Path, unit: Callable[..., Unit]) -> None:
+    text = "import sys; print(__name__, sys.argv, sys.modules['__main__'].__spec__.name, flush=True)"
+    (modules / "telling_child.py").write_text(text)
+    child = Child(unit("telling_child", "--one", "two", log=modules / "child.log"))
+    child.start()
+    assert "ended with exit code 0" in looked(child)
+    told = (modules / "child.log").read_text()
+    assert told == f"__main__ {[str(modules / 'telling_child.py'), '--one', 'two']} telling_child\n"

@@ -42,9 +42,9 @@ def test_they_are_answered_over_http_and_a_taken_port_is_no_failure(caplog: pyte
     caplog.set_level("INFO")
     with served_metrics(JoinSettings(metrics_port=0)) as metrics:
         assert metrics is not None
-        metrics.sized(3, 4, 5)
+        metrics.sized(3, 4)
         url = re.findall(r"http://\S+", caplog.text)[-1]
-        assert f"{PREFIX}_state_rows 3.0" in httpx.get(url, timeout=10, trust_env=False).text
+        assert f"{PREFIX}_state_bytes 3.0" in httpx.get(url, timeout=10, trust_env=False).text
         port = int(url.split(":")[2].split("/")[0])
         with served_metrics(JoinSettings(metrics_port=port)) as second:
             assert second is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_trainer.joining.matching import EXAMPLE, UNMATCHED, WAITING, Emitted
-from stream_trainer.joining.processor import JoinBucket, bucket_of, pack, unpack
+from stream_trainer.joining.processor import _EVENTS, PACK_EVENTS, JoinBucket, bucket_of, pack, unpack
 from stream_trainer.joining.records import Event
 from stream_trainer.joining.state import CHUNK_KEYS, Bucket
 from tests.joining.test_matching import HORIZON, joining, label, play, prediction
@@ -83,8 +83,16 @@ def test_a_slot_of_any_length_is_listed_whole_and_once(count: int) -> None:
     assert together.expire(slots[0], slots[0]) == ([], [])
 
 
-def test_events_are_packed_by_bucket_and_lost_nowhere() -> None:
-    events = [prediction(f"p{i}", i) for i in range(1_000)]
-    batch = pack(events)
-    assert len(set(batch.column("bucket").to_pylist())) == batch.num_rows == len({bucket_of(e.key) for e in events})
+@pytest.mark.parametrize("count", [0, 1, PACK_EVENTS, 2 * PACK_EVENTS + 1])
+def test_events_are_packed_by_bucket_in_bounded_pieces_and_lost_nowhere(count: int) -> None:
+    events = [prediction(f"p{i}", i) for i in range(count)]
+    found: list[Event] = []
+    for batch in pack(events):
+        buckets = batch.column("bucket").to_pylist()
+        assert len(set(buckets)) == len(buckets)
+        rows = [_EVENTS.decode(packed) for packed in batch.column("packed").to_pylist()]
+        assert sum(map(len, rows)) <= PACK_EVENTS
+        assert [{bucket_of(event.key) for event in row} for row in rows] == [{bucket} for bucket in buckets]
+        found += itertools.chain.from_iterable(rows)
+    assert sorted(found) == sorted(events)
     assert unpack([]) == []

@@ -76,7 +76,9 @@ class Scene:
             assert not left
         finally:
             child.end()
-        assert "is started again" not in child.said(), child.said()
+        said = child.said()
+        assert "is started again" not in said, said
+        assert "Python worker" not in said, said
 
     @property
     def _examples(self) -> str:

@@ -15,11 +15,13 @@ from stream_trainer.errors import StoreUnavailable
 from stream_trainer.offsets import Loss
 from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, Version
+from stream_trainer.store.manifest import HistoryFile
 from tests.serving.fixtures import PIPELINE, Harness, commit_version, learned_state, serving
 
 TOPIC_ID = "11111111-2222-3333-4444-555555555555"
 RANGES = {"flights.examples": {0: (3, 9), 1: (0, 4)}}
 LOSS = Loss(topic="flights.examples", topic_id=TOPIC_ID, partition=0, start=0, next=3, reason="retention")
+FILE = HistoryFile(name="flights.parquet", size=3, sha256="b" * 64)
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def version(store: ModelStore) -> Version:
         next_offsets={"flights.examples": {0: 9, 1: 4}},
         topic_ids={"flights.examples": TOPIC_ID},
         libraries={"torch": "2.15.0"},
+        history=[FILE],
     )
 
 
@@ -72,6 +75,14 @@ def test_a_version_tells_what_it_has_learned_from(harness: Harness, version: Ver
     assert told["next_offsets"] == {"flights.examples": {"0": 9, "1": 4}}
     assert told["rows"]["trained"] == 8
     assert told["libraries"] == {"torch": "2.15.0"}
+    assert told["history"] == [{"name": "flights.parquet", "size": 3, "sha256": "b" * 64}]
+    jsonschema.Draft202012Validator(openapi.lineage_schema()).validate(told)
+
+
+def test_a_version_without_files_says_so(client: Client, store: ModelStore) -> None:
+    commit_version(store, PIPELINE, learned_state())
+    told = client.get("/lineage/1").json()
+    assert told["history"] == []
     jsonschema.Draft202012Validator(openapi.lineage_schema()).validate(told)
 
 
