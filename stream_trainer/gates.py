@@ -37,9 +37,9 @@ class History:
         return cls(passed=torch.zeros(0, 3, dtype=torch.float64))
 
     def add(self, report: LearnReport, loss: float) -> "History":
-        """After a micro-batch that passed; after failures the past says nothing about what is normal now."""
+        """After a micro-batch that passed; after failures, or with a new concept, the past says nothing about now."""
         row = torch.tensor([[loss, report.gradient_norm, _update_a_step(report)]], dtype=torch.float64)
-        before = self.passed[:0] if self.failed_in_a_row else self.passed
+        before = self.passed[:0] if self.failed_in_a_row or report.new_concept else self.passed
         return History(passed=torch.cat([before, row])[-_KEPT:])
 
     def fail(self, verdicts: Iterable[Verdict]) -> "History":
@@ -145,6 +145,7 @@ class NormJump:
 class LossJump:
     """The loss of the forecasts is not many times what has been usual: squared errors may jump further than log losses.
 
+    A learner that has shown and answered a new concept (`LearnReport.new_concept`) is believed, unless `believing` is False.
     After `patience` quarantined micro-batches in a row the world has changed, and the next is let through.
     """
 
@@ -153,9 +154,12 @@ class LossJump:
     rows: int = 100
     history: int = 20
     patience: int = 3
+    believing: bool = True
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Compare with the median of the micro-batches that passed; too few rows say nothing."""
+        if self.believing and evidence.report.new_concept:
+            return _passed("loss_jump")
         usual = evidence.history.usual(_LOSS, self.history)
         if evidence.report.rows < self.rows or evidence.history.failed_in_a_row >= self.patience or not usual:
             return _passed("loss_jump")

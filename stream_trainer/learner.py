@@ -47,6 +47,7 @@ class LearnReport:
 
     `update_norm` is the Euclidean length of the way that the weights went; 0 where a learner has no such thing, as
     with `gradient_norm`. `finite` is False when a loss or gradient was NaN or infinite; learning stopped there.
+    `new_concept`: the learner has shown that the rows follow another concept than before, and has answered it.
     """
 
     rows: int
@@ -55,6 +56,7 @@ class LearnReport:
     gradient_norm: float
     update_norm: float
     finite: bool
+    new_concept: bool = False
 
 
 class Learner(Protocol):

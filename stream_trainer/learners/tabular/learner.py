@@ -22,8 +22,9 @@ from stream_trainer.learners.tabular.model import Model, Seen
 from stream_trainer.learners.tabular.neighbours import Neighbours
 from stream_trainer.learners.tabular.nets import Nets
 from stream_trainer.learners.tabular.passes import Passes
+from stream_trainer.learners.tabular.pieces import learned_in_pieces
 from stream_trainer.learners.tabular.replay import Replay
-from stream_trainer.learners.tabular.training import Recipe, learned
+from stream_trainer.learners.tabular.training import Recipe
 
 _SEEDS = 2**63
 
@@ -96,7 +97,7 @@ class Tabular:
         with torch.no_grad():
             batch = counting(batch)
             seen = self._forecast(state, batch.features)
-            return learned(self.recipe, state, batch, seen)
+            return learned_in_pieces(self.recipe, state, batch, seen)
 
     def hyperparameters(self) -> dict[str, Any]:
         """See `Learner.hyperparameters`."""

@@ -112,8 +112,13 @@ class Model:
     def seen(self, state: State, features: Tensor, *, ordered: bool) -> Seen:
         """A block as the experts see it, in log order or each row for itself."""
         self._check(state)
+        known, rows = split(state.serving)["memory"], len(features)
+        return self.seen_at(state, features, self.memory.ordered(rows) if ordered else self.memory.usual(known, rows))
+
+    def seen_at(self, state: State, features: Tensor, ages: Tensor) -> Seen:
+        """Rows as the experts see them, so many rows after the last known label: `ages [rows]`."""
         parts = split(state.serving)
-        inputs = self.inputs(state.spec, parts, features, ordered=ordered)
+        inputs = self.inputs(state.spec, parts, features, ages)
         forecasts = self.forecasts(state.spec, parts, inputs)
         mixture = self.mixer.mixed(parts["mixer"], forecasts, classes=self.is_of_classes(state.spec))
         return Seen(features.clone(), inputs, forecasts, mixture)
@@ -122,14 +127,11 @@ class Model:
         """Whether forecasts are log probabilities."""
         return spec.task != "regression"
 
-    def inputs(self, spec: FeatureSpec, parts: Parts, features: Tensor, *, ordered: bool) -> Tensor:
+    def inputs(self, spec: FeatureSpec, parts: Parts, features: Tensor, ages: Tensor) -> Tensor:
         """What the experts are given for float64 features `[rows, width]`; see `Seen`."""
-        rows = len(features)
         scaler = Standardiser.from_tensors(parts["standardiser"], self.window)
-        known = parts["memory"]
-        ages = self.memory.ordered(rows) if ordered else self.memory.usual(known, rows)
         scaled = scaler.scale(features, spec.scaled, clip=self.clip)
-        return torch.cat([self.memory.features(known, ages), scaled, torch.ones(rows, 1)], 1)
+        return torch.cat([self.memory.features(parts["memory"], ages), scaled, torch.ones(len(features), 1)], 1)
 
     def forecasts(self, spec: FeatureSpec, parts: Parts, inputs: Tensor) -> Tensor:
         """Each expert's forecasts, `[experts, rows, size]`."""

@@ -13,6 +13,7 @@ from stream_trainer.learners.tabular.model import Model, Parts, Seen
 from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.nets import Training
 from stream_trainer.learners.tabular.passes import Passes
+from stream_trainer.learners.tabular.renaming import is_new
 from stream_trainer.learners.tabular.replay import Rows
 from stream_trainer.learners.tabular.trial import Forecasts
 
@@ -45,7 +46,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     codes = head.code(parts["label"] if before and label else label, batch.labels)
     inputs = seen.inputs
     if not before:
-        inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, ordered=True)
+        inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, model.memory.ordered(batch.rows))
 
     # 2. How the forecasts did.
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
@@ -53,12 +54,12 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     if recipe.drift:
         judged = judged_by(recipe.drift, training["drift"], head, seen.mixture, codes, counts, before)
     rows = Rows.of(parts["recent"] | training["recent"], inputs, codes, counts)
-    judged = _tried(recipe, state, judged, rows, before, generator)
+    judged = _tried(recipe, state, judged, rows, seen.mixture, before, generator)
     mixer = _mixed(recipe, state, seen.forecasts, codes, counts, before, judged)
 
     # 3. The experts learn.
     since = rows.since(judged.start, judged.keep) if judged.noticed else rows
-    report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss))
+    report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss), new_concept=judged.new_concept)
     learning: Parts = {}
     if model.nets:
         net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
@@ -89,8 +90,10 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     return after, report
 
 
-def _tried(recipe: Recipe, state: State, judged: Judged, rows: Rows, before: int, generator: Generator) -> Judged:
-    """The same, but a drift counts only if a response to it stands its trial."""
+def _tried(
+    recipe: Recipe, state: State, judged: Judged, rows: Rows, mixture: Tensor, before: int, generator: Generator
+) -> Judged:
+    """The same, but a drift counts only if a response to it stands its trial; `mixture` is the new rows' forecast."""
     if not judged.noticed or recipe.drift is None or recipe.drift.trial is None:
         return judged
     model, head = recipe.model, recipe.model.head(state.spec)
@@ -113,14 +116,20 @@ def _tried(recipe: Recipe, state: State, judged: Judged, rows: Rows, before: int
 
         return after
 
-    won = recipe.drift.trial.won(
+    trial = recipe.drift.trial
+    after = trial.losses(
         rows.since(judged.start, judged.keep),
         rows,
         responding=forecasts(judged),
         usual=forecasts(NO_DRIFT),
         losses=head.losses,
     )
-    return judged if won else judged.none()
+    if after is None:
+        return judged.none()
+    known, codes = mixture[judged.start :], rows.codes[rows.old + judged.start :]
+    if not model.is_of_classes(state.spec) or len(codes) < len(after) + trial.fewest:
+        return judged
+    return replace(judged, new_concept=is_new(known, codes, after, losses=head.losses, sure=trial.sure))
 
 
 def _mixed(

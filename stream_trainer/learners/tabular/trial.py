@@ -37,17 +37,23 @@ class Trial:
 
     def won(self, since: Rows, rows: Rows, *, responding: Forecasts, usual: Forecasts, losses: Losses) -> bool:
         """Whether a response does better on the newest of `since` than learning the same of `rows` as usual."""
+        return self.losses(since, rows, responding=responding, usual=usual, losses=losses) is not None
+
+    def losses(
+        self, since: Rows, rows: Rows, *, responding: Forecasts, usual: Forecasts, losses: Losses
+    ) -> Tensor | None:
+        """The losses of the judging rows after a response that does better than learning as usual; None if it does not."""
         total = len(since.codes)
         judging = int(total * self.judges)
         if judging < self.fewest or total - judging < self.fewest:
-            return False
+            return None
         inputs, codes, counts = (whole[total - judging :] for whole in (since.inputs, since.codes, since.weights))
         best = [
-            _best(losses(_lenient(way(part.without_newest(judging), inputs), codes), codes) * counts)
+            _best(losses(lenient(way(part.without_newest(judging), inputs), codes), codes) * counts)
             for way, part in ((responding, since), (usual, rows))
         ]
         gain = best[1] - best[0]
-        return bool(gain.mean() > self.sure * gain.std() / judging**0.5)
+        return best[0] if bool(gain.mean() > self.sure * gain.std() / judging**0.5) else None
 
 
 def _best(losses: Tensor) -> Tensor:
@@ -55,7 +61,7 @@ def _best(losses: Tensor) -> Tensor:
     return losses[int(losses.mean(1).argmin())]
 
 
-def _lenient(forecasts: Tensor, codes: Tensor) -> Tensor:
+def lenient(forecasts: Tensor, codes: Tensor) -> Tensor:
     """The forecasts, and the same less sure and shifted: the mixture learns that without anything being forgotten.
 
     The shift is to the judging rows' own frequencies (as in Saerens, Latinne and Decaestecker 2002), or to their mean.

@@ -1,0 +1,43 @@
+"""Whether a block of wrong forecasts shows another concept, or the old one under other labels.
+
+Labels that were exchanged, drawn by lot or set to one class look like an abrupt drift by their loss, and can be learned.
+But the forecasts from before then fit them, once the classes are named anew and the forecasts are as sure as they should
+be; after a change of concept they do not. `LossJump` takes the learner's word for a change only if this is shown.
+"""
+
+import torch
+from torch import Tensor
+
+from stream_trainer.learners.tabular.trial import Losses, lenient
+
+
+def is_new(before: Tensor, codes: Tensor, after: Tensor, *, losses: Losses, sure: float) -> bool:
+    """Whether learning the older rows explains the newest better than any other names for the forecasts from before.
+
+    Args:
+        before: forecasts of classes `[rows, size]` by the state from before all rows.
+        codes: the labels, coded `[rows, size]`.
+        after: the losses `[judging]` of the newest rows, forecast by what has learned the older ones.
+        losses: of forecasts and codes.
+        sure: so many standard errors of the difference are better.
+    """
+    judging = len(after)
+    names = _names(before[:-judging], codes[:-judging])
+    either = torch.stack([before, before[:, names]])[:, -judging:]
+    newest = codes[-judging:]
+    found = losses(lenient(either, newest), newest)
+    gain = found[int(found.mean(1).argmin())] - after
+    return bool(gain.mean() > sure * gain.std() / judging**0.5)
+
+
+def _names(forecasts: Tensor, codes: Tensor) -> list[int]:
+    """For each class the forecast class that is most often so labelled; one to one, the most frequent pair first."""
+    size = codes.shape[1]
+    pairs = torch.zeros(size, size).index_add_(0, forecasts.argmax(1), codes)
+    names = [0] * size
+    for _ in range(size):
+        forecast, label = divmod(int(pairs.argmax()), size)
+        names[label] = forecast
+        pairs[forecast] = -1.0
+        pairs[:, label] = -1.0
+    return names
