@@ -10,24 +10,31 @@ from torch import Tensor
 
 from stream_trainer.learners.tabular.trial import Losses, lenient
 
+_LEAST = 1e-3
+# Nats a row: a gain that is sure but smaller shows nothing.
+_WORTH = 0.05
+# Standard errors of the rows' differences.
+_SURE = 2.0
 
-def is_new(before: Tensor, codes: Tensor, after: Tensor, *, losses: Losses, sure: float) -> bool:
-    """Whether learning the older rows explains the newest better than any other names for the forecasts from before.
+
+def is_new(before: Tensor, codes: Tensor, after: Tensor, *, losses: Losses) -> bool:
+    """Whether learning some of the rows explains others better than the forecasts from before under any names, or a constant.
 
     Args:
         before: forecasts of classes `[rows, size]` by the state from before all rows.
         codes: the labels, coded `[rows, size]`.
-        after: the losses `[judging]` of the newest rows, forecast by what has learned the older ones.
+        after: the losses `[judging]` of the newest rows when forecast by what has learned others of them.
         losses: of forecasts and codes.
-        sure: so many standard errors of the difference are better.
     """
+    after = after[-len(codes) :]
     judging = len(after)
-    names = _names(before[:-judging], codes[:-judging])
-    either = torch.stack([before, before[:, names]])[:, -judging:]
+    names = _names(before, codes)
     newest = codes[-judging:]
+    constant = newest.mean(0).clamp(min=_LEAST).log().expand_as(before)
+    either = torch.stack([before, before[:, names], constant])[:, -judging:]
     found = losses(lenient(either, newest), newest)
     gain = found[int(found.mean(1).argmin())] - after
-    return bool(gain.mean() > sure * gain.std() / judging**0.5)
+    return bool(gain.mean() > _WORTH + _SURE * gain.std() / judging**0.5)
 
 
 def _names(forecasts: Tensor, codes: Tensor) -> list[int]:

@@ -127,9 +127,8 @@ def _tried(
     if after is None:
         return judged.none()
     known, codes = mixture[judged.start :], rows.codes[rows.old + judged.start :]
-    if not model.is_of_classes(state.spec) or len(codes) < len(after) + trial.fewest:
-        return judged
-    return replace(judged, new_concept=is_new(known, codes, after, losses=head.losses, sure=trial.sure))
+    is_shown = model.is_of_classes(state.spec) and is_new(known, codes, after, losses=head.losses)
+    return replace(judged, new_concept=is_shown)
 
 
 def _mixed(
