@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stream_trainer.learner import Batch, LearnReport, State
-from stream_trainer.learners.tabular.model import Seen
+from stream_trainer.learners.tabular.model import SURENESS, Model, Seen
 from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.training import Recipe, learned
 
@@ -29,7 +29,8 @@ def learned_in_pieces(recipe: Recipe, state: State, batch: Batch, seen: Seen) ->
     now, reports = state, []
     for piece in pieces:
         part = _part(batch, piece)
-        now, report = learned(recipe, now, part, model.seen_at(now, part.features, ages[piece]))
+        fresh = replace(model.seen_at(now, part.features, ages[piece]), known=seen.mixture[piece])
+        now, report = learned(recipe, now, part, fresh)
         now = _with_memory(now, known)
         reports.append(report)
 
@@ -37,7 +38,10 @@ def learned_in_pieces(recipe: Recipe, state: State, batch: Batch, seen: Seen) ->
     label = split(state.serving if int(state.serving["stream.rows"]) else now.serving).get("label", {})
     codes = head.code(label, batch.labels)
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
-    return _with_memory(now, model.memory.after(known, head.centre(codes), counts)), _report(reports, loss)
+    now = _with_memory(now, model.memory.after(known, head.centre(codes), counts))
+    if model.is_of_classes(state.spec) and int(state.serving["stream.rows"]):
+        now = _with_sureness(now, model, seen.mixture, codes, counts)
+    return now, _report(reports, loss)
 
 
 def _part(batch: Batch, piece: slice) -> Batch:
@@ -55,6 +59,13 @@ def _memory(state: State) -> dict[str, Tensor]:
 
 def _with_memory(state: State, known: dict[str, Tensor]) -> State:
     return replace(state, serving={**state.serving, **joined({_MEMORY: known})})
+
+
+def _with_sureness(state: State, model: Model, mixture: Tensor, codes: Tensor, counts: Tensor) -> State:
+    losses = split(state.training).get(SURENESS, {}).get("losses")
+    found = model.sureness.learned(losses, mixture, codes, counts)
+    serving = {**state.serving, f"{SURENESS}.power": found["power"]}
+    return replace(state, serving=serving, training={**state.training, f"{SURENESS}.losses": found["losses"]})
 
 
 def _report(reports: Sequence[LearnReport], loss: float) -> LearnReport:

@@ -17,12 +17,13 @@ _WORTH = 0.05
 _SURE = 2.0
 
 
-def is_new(before: Tensor, codes: Tensor, after: Tensor, *, losses: Losses) -> bool:
+def is_new(before: Tensor, codes: Tensor, counts: Tensor, after: Tensor, *, losses: Losses) -> bool:
     """Whether learning some of the rows explains others better than the forecasts from before under any names, or a constant.
 
     Args:
         before: forecasts of classes `[rows, size]` by the state from before all rows.
         codes: the labels, coded `[rows, size]`.
+        counts: what each row counts `[rows]`.
         after: the losses `[judging]` of the newest rows when forecast by what has learned others of them.
         losses: of forecasts and codes.
     """
@@ -32,7 +33,7 @@ def is_new(before: Tensor, codes: Tensor, after: Tensor, *, losses: Losses) -> b
     newest = codes[-judging:]
     constant = newest.mean(0).clamp(min=_LEAST).log().expand_as(before)
     either = torch.stack([before, before[:, names], constant])[:, -judging:]
-    found = losses(lenient(either, newest), newest)
+    found = losses(lenient(either, newest), newest) * counts[-judging:]
     gain = found[int(found.mean(1).argmin())] - after
     return bool(gain.mean() > _WORTH + _SURE * gain.std() / judging**0.5)
 

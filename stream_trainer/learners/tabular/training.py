@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from stream_trainer.features import Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged, judged_by
-from stream_trainer.learners.tabular.model import Model, Parts, Seen
+from stream_trainer.learners.tabular.model import SURENESS, Model, Parts, Seen
 from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.nets import Training
 from stream_trainer.learners.tabular.passes import Passes
@@ -54,7 +54,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     if recipe.drift:
         judged = judged_by(recipe.drift, training["drift"], head, seen.mixture, codes, counts, before)
     rows = Rows.of(parts["recent"] | training["recent"], inputs, codes, counts)
-    judged = _tried(recipe, state, judged, rows, seen.mixture, before, generator)
+    judged = _tried(recipe, state, judged, rows, seen.known, before, generator)
     mixer = _mixed(recipe, state, seen.forecasts, codes, counts, before, judged)
 
     # 3. The experts learn.
@@ -77,6 +77,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
         "recent": {"memory": kept.pop("memory")},
         "mixer": {"moments": mixer.pop("moments")},
         "drift": judged.after,
+        SURENESS: training.get(SURENESS, {}),
     }
     parts |= {
         "standardiser": scale,
@@ -93,7 +94,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
 def _tried(
     recipe: Recipe, state: State, judged: Judged, rows: Rows, mixture: Tensor, before: int, generator: Generator
 ) -> Judged:
-    """The same, but a drift counts only if a response to it stands its trial; `mixture` is the new rows' forecast."""
+    """The same, but a drift counts only if a response to it stands its trial; `mixture` is what was known of the new rows."""
     if not judged.noticed or recipe.drift is None or recipe.drift.trial is None:
         return judged
     model, head = recipe.model, recipe.model.head(state.spec)
@@ -126,8 +127,10 @@ def _tried(
     )
     if after is None:
         return judged.none()
-    known, codes = mixture[judged.start :], rows.codes[rows.old + judged.start :]
-    is_shown = model.is_of_classes(state.spec) and is_new(known, codes, after, losses=head.losses)
+    new = slice(rows.old + judged.start, None)
+    is_shown = model.is_of_classes(state.spec) and is_new(
+        mixture[judged.start :], rows.codes[new], rows.weights[new], after, losses=head.losses
+    )
     return replace(judged, new_concept=is_shown)
 
 

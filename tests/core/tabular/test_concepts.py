@@ -136,6 +136,6 @@ def test_another_concept_is_one_that_no_names_explain() -> None:
     labels = torch.arange(90) % 2
     codes, known = torch.eye(2)[labels], HEAD.losses(forecasts(labels[60:]), torch.eye(2)[labels[60:]])
     other = torch.arange(90) // 2 % 2
-    assert is_new(forecasts(other), codes, known, losses=HEAD.losses)
-    assert not is_new(forecasts(1 - labels), codes, known, losses=HEAD.losses)
-    assert not is_new(forecasts(labels), codes, known, losses=HEAD.losses)
+    assert is_new(forecasts(other), codes, torch.ones(90), known, losses=HEAD.losses)
+    assert not is_new(forecasts(1 - labels), codes, torch.ones(90), known, losses=HEAD.losses)
+    assert not is_new(forecasts(labels), codes, torch.ones(90), known, losses=HEAD.losses)
