@@ -77,5 +77,6 @@ def _report(reports: Sequence[LearnReport], loss: float) -> LearnReport:
         gradient_norm=max(report.gradient_norm for report in reports),
         update_norm=math.fsum(report.update_norm for report in reports),
         finite=math.isfinite(loss) and all(report.finite for report in reports),
+        answered=any(report.answered for report in reports),
         new_concept=any(report.new_concept for report in reports),
     )

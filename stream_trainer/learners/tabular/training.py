@@ -59,7 +59,14 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
 
     # 3. The experts learn.
     since = rows.since(judged.start, judged.keep) if judged.noticed else rows
-    report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss), new_concept=judged.new_concept)
+    report = replace(
+        _NOTHING,
+        rows=batch.rows,
+        loss=loss,
+        finite=math.isfinite(loss),
+        answered=judged.noticed,
+        new_concept=judged.new_concept,
+    )
     learning: Parts = {}
     if model.nets:
         net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from stream_trainer.gates import DEFAULT_GATES, Evidence, History, LossJump
+from stream_trainer.gates import DEFAULT_GATES, Evidence, History, LossJump, NormJump
 from stream_trainer.learner import Batch
 from stream_trainer.learners.tabular import Tabular
 from stream_trainer.learners.tabular.heads import Classes
@@ -126,6 +126,12 @@ def test_a_learner_need_not_be_believed(settled: Gated) -> None:
     assert LossJump().judge(evidence).passed
     assert not LossJump(believing=False).judge(evidence).passed
     assert len(settled.history.add(report, report.loss).passed) == 1
+    answered = settled.history.add(replace(report, new_concept=False), 0.7)
+    assert answered.usual(0, 20) == 0.7
+    assert len(answered.passed) == len(settled.history.passed) + 1
+    steep = replace(evidence, report=replace(report, gradient_norm=1e9))
+    assert NormJump().judge(steep).passed
+    assert not NormJump(believing=False).judge(steep).passed
 
 
 def forecasts(classes: Tensor) -> Tensor:
