@@ -50,23 +50,14 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
 
     # 2. How the forecasts did.
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
-    judged = NO_DRIFT
-    if recipe.drift:
-        judged = judged_by(recipe.drift, training["drift"], head, seen.mixture, codes, counts, before)
     rows = Rows.of(parts["recent"] | training["recent"], inputs, codes, counts)
-    judged = _tried(recipe, state, judged, rows, seen.known, before, generator)
+    judged = _judged(recipe, state, rows, seen, before, generator)
     mixer = _mixed(recipe, state, seen.forecasts, codes, counts, before, judged)
 
     # 3. The experts learn.
     since = rows.since(judged.start, judged.keep) if judged.noticed else rows
-    report = replace(
-        _NOTHING,
-        rows=batch.rows,
-        loss=loss,
-        finite=math.isfinite(loss),
-        answered=judged.noticed,
-        new_concept=judged.new_concept,
-    )
+    report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss))
+    report = replace(report, answered=judged.noticed, new_concept=judged.new_concept)
     learning: Parts = {}
     if model.nets:
         net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
@@ -96,6 +87,16 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     }
     after = State(spec=spec, serving=joined(parts), training=joined(learning) | {"rng": generator.get_state()})
     return after, report
+
+
+def _judged(recipe: Recipe, state: State, rows: Rows, seen: Seen, before: int, generator: Generator) -> Judged:
+    """Whether there is a drift among the kept and the new rows, and whether a response to it has stood its trial."""
+    if not recipe.drift:
+        return NO_DRIFT
+    head, drift = recipe.model.head(state.spec), split(state.training)["drift"]
+    codes, counts = rows.codes[rows.old :], rows.weights[rows.old :]
+    judged = judged_by(recipe.drift, drift, head, seen.mixture, codes, counts, before)
+    return _tried(recipe, state, judged, rows, seen.known, before, generator)
 
 
 def _tried(
