@@ -37,9 +37,16 @@ class History:
         return cls(passed=torch.zeros(0, 3, dtype=torch.float64))
 
     def add(self, report: LearnReport, loss: float) -> "History":
-        """After a micro-batch that passed; after failures the past says nothing about what is normal now."""
+        """After a micro-batch that passed; after failures, or with a new concept, the past says nothing about now.
+
+        One in which a learner has answered a change that it could not show stands for all before it: so much is usual now.
+        """
         row = torch.tensor([[loss, report.gradient_norm, _update_a_step(report)]], dtype=torch.float64)
-        before = self.passed[:0] if self.failed_in_a_row else self.passed
+        before = self.passed
+        if self.failed_in_a_row or report.new_concept:
+            before = before[:0]
+        elif report.answered:
+            before = row.expand_as(before)
         return History(passed=torch.cat([before, row])[-_KEPT:])
 
     def fail(self, verdicts: Iterable[Verdict]) -> "History":
@@ -119,15 +126,19 @@ class Finite:
 class NormJump:
     """Neither the gradient nor the step of the weights is many times what has been usual.
 
+    A learner that has shown and answered a new concept is believed, as by `LossJump`.
     After `patience` quarantined micro-batches in a row the world has changed, and the next is let through.
     """
 
     ratio: float = 20.0
     history: int = 20
     patience: int = 3
+    believing: bool = True
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Compare with the median of the micro-batches that passed."""
+        if self.believing and evidence.report.new_concept:
+            return _passed("norm_jump")
         report, history = evidence.report, evidence.history
         if not report.rows or history.failed_in_a_row >= self.patience:
             return _passed("norm_jump")
@@ -145,6 +156,7 @@ class NormJump:
 class LossJump:
     """The loss of the forecasts is not many times what has been usual: squared errors may jump further than log losses.
 
+    A learner that has shown and answered a new concept (`LearnReport.new_concept`) is believed, unless `believing` is False.
     After `patience` quarantined micro-batches in a row the world has changed, and the next is let through.
     """
 
@@ -153,9 +165,12 @@ class LossJump:
     rows: int = 100
     history: int = 20
     patience: int = 3
+    believing: bool = True
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Compare with the median of the micro-batches that passed; too few rows say nothing."""
+        if self.believing and evidence.report.new_concept:
+            return _passed("loss_jump")
         usual = evidence.history.usual(_LOSS, self.history)
         if evidence.report.rows < self.rows or evidence.history.failed_in_a_row >= self.patience or not usual:
             return _passed("loss_jump")

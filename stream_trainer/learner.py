@@ -47,6 +47,8 @@ class LearnReport:
 
     `update_norm` is the Euclidean length of the way that the weights went; 0 where a learner has no such thing, as
     with `gradient_norm`. `finite` is False when a loss or gradient was NaN or infinite; learning stopped there.
+    `answered`: the learner has taken the rows for a change, and answered it. `new_concept`: it has shown, too, that it is none
+    of names or noise; see decision 9.
     """
 
     rows: int
@@ -55,6 +57,8 @@ class LearnReport:
     gradient_norm: float
     update_norm: float
     finite: bool
+    answered: bool = False
+    new_concept: bool = False
 
 
 class Learner(Protocol):

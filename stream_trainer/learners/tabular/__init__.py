@@ -9,6 +9,19 @@ from stream_trainer.learners.tabular.neighbours import Neighbours
 from stream_trainer.learners.tabular.nets import Nets
 from stream_trainer.learners.tabular.passes import Passes
 from stream_trainer.learners.tabular.replay import Replay
+from stream_trainer.learners.tabular.sureness import Sureness
 from stream_trainer.learners.tabular.trial import Trial
 
-__all__ = ["Drift", "LabelMemory", "Linear", "Mixer", "Neighbours", "Nets", "Passes", "Replay", "Tabular", "Trial"]
+__all__ = [
+    "Drift",
+    "LabelMemory",
+    "Linear",
+    "Mixer",
+    "Neighbours",
+    "Nets",
+    "Passes",
+    "Replay",
+    "Sureness",
+    "Tabular",
+    "Trial",
+]

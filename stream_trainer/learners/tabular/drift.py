@@ -82,10 +82,12 @@ class Judged:
     """Whether there is a drift.
 
     Attributes:
+        noticed: there is.
         start: the block's first row after it.
         keep: how many of the newest rows from before the block belong to the time after it.
         after: the detector's tensors after the block.
         denied: the same if a drift that was noticed turns out to be none.
+        new_concept: it was shown to be one, and not the old concept under other labels.
     """
 
     noticed: bool
@@ -93,6 +95,7 @@ class Judged:
     keep: int
     after: dict[str, Tensor]
     denied: dict[str, Tensor]
+    new_concept: bool = False
 
     def none(self) -> "Judged":
         """No drift after all."""

@@ -22,8 +22,10 @@ from stream_trainer.learners.tabular.model import Model, Seen
 from stream_trainer.learners.tabular.neighbours import Neighbours
 from stream_trainer.learners.tabular.nets import Nets
 from stream_trainer.learners.tabular.passes import Passes
+from stream_trainer.learners.tabular.pieces import learned_in_pieces
 from stream_trainer.learners.tabular.replay import Replay
-from stream_trainer.learners.tabular.training import Recipe, learned
+from stream_trainer.learners.tabular.sureness import Sureness
+from stream_trainer.learners.tabular.training import Recipe
 
 _SEEDS = 2**63
 
@@ -38,6 +40,7 @@ class Tabular:
         memory: the newest labels as features; None for none.
         replay: the newest rows, kept for neighbours and to be learned again.
         mixer: how the experts are mixed.
+        sureness: how sure forecasts are of rows far ahead.
         drift: what is done when the forecasts become much worse; None for nothing.
         passes: sub-steps, and how often a block is learned.
         window: so many rows count for the scale of features and labels.
@@ -56,6 +59,7 @@ class Tabular:
         memory: LabelMemory | None = LabelMemory(),
         replay: Replay = Replay(),
         mixer: Mixer = Mixer(),
+        sureness: Sureness = Sureness(),
         drift: Drift | None = Drift(),
         passes: Passes = Passes(),
         window: int = 5_000,
@@ -68,6 +72,7 @@ class Tabular:
             memory=memory or LabelMemory(fades=(), half_lives=()),
             replay=replay,
             mixer=mixer,
+            sureness=sureness,
             window=window,
             clip=clip,
         )
@@ -84,19 +89,19 @@ class Tabular:
     def predict(self, state: State, features: Tensor) -> Tensor:
         """See `Learner.predict`: rows in log order that directly follow what was learned."""
         with torch.no_grad():
-            return self.model.outputs(state, self._forecast(state, features).mixture)
+            return self.model.outputs(state, self._forecast(state, features).mixture, ordered=True)
 
     def answer(self, state: State, features: Tensor) -> Tensor:
         """See `learner.answer`: each row as if it were the only one, half a usual block after what was learned."""
         with torch.no_grad():
-            return self.model.outputs(state, self.model.seen(state, features, ordered=False).mixture)
+            return self.model.outputs(state, self.model.seen(state, features, ordered=False).mixture, ordered=False)
 
     def learn(self, state: State, batch: Batch) -> tuple[State, LearnReport]:
         """See `Learner.learn`."""
         with torch.no_grad():
             batch = counting(batch)
             seen = self._forecast(state, batch.features)
-            return learned(self.recipe, state, batch, seen)
+            return learned_in_pieces(self.recipe, state, batch, seen)
 
     def hyperparameters(self) -> dict[str, Any]:
         """See `Learner.hyperparameters`."""
@@ -108,6 +113,7 @@ class Tabular:
             "memory": model.memory,
             "replay": model.replay,
             "mixer": model.mixer,
+            "sureness": model.sureness,
             "drift": self.recipe.drift,
             "passes": self.recipe.passes,
         }

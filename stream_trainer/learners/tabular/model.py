@@ -17,9 +17,12 @@ from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.neighbours import Neighbours
 from stream_trainer.learners.tabular.nets import Nets, fresh_moments
 from stream_trainer.learners.tabular.replay import Replay
+from stream_trainer.learners.tabular.sureness import Sureness
 from stream_trainer.prequential import uniform
 
 Parts = dict[str, dict[str, Tensor]]
+SURENESS = "sureness"
+_POWER = f"{SURENESS}.power"
 _KEPT = ("recent.rows", "recent.codes", "recent.weights")
 
 
@@ -32,12 +35,14 @@ class Seen:
         inputs: float32 `[rows, memory + width + 1]`: label memory, scaled columns, 1.
         forecasts: `[experts, rows, size]`.
         mixture: the forecasts as one, `[rows, size]`.
+        known: the same by the state from before the whole micro-batch.
     """
 
     features: Tensor
     inputs: Tensor
     forecasts: Tensor
     mixture: Tensor
+    known: Tensor
 
     def is_of(self, features: Tensor) -> bool:
         """Whether these are the features, bit for bit: NaN equals itself."""
@@ -59,6 +64,7 @@ class Model:
     memory: LabelMemory
     replay: Replay
     mixer: Mixer
+    sureness: Sureness
     window: int
     clip: float
 
@@ -112,24 +118,25 @@ class Model:
     def seen(self, state: State, features: Tensor, *, ordered: bool) -> Seen:
         """A block as the experts see it, in log order or each row for itself."""
         self._check(state)
+        return self.seen_at(state, features, self.ages(split(state.serving), len(features), ordered=ordered))
+
+    def seen_at(self, state: State, features: Tensor, ages: Tensor) -> Seen:
+        """Rows as the experts see them, so many rows after the last known label: `ages [rows]`."""
         parts = split(state.serving)
-        inputs = self.inputs(state.spec, parts, features, ordered=ordered)
+        inputs = self.inputs(state.spec, parts, features, ages)
         forecasts = self.forecasts(state.spec, parts, inputs)
         mixture = self.mixer.mixed(parts["mixer"], forecasts, classes=self.is_of_classes(state.spec))
-        return Seen(features.clone(), inputs, forecasts, mixture)
+        return Seen(features.clone(), inputs, forecasts, mixture, mixture)
 
     def is_of_classes(self, spec: FeatureSpec) -> bool:
         """Whether forecasts are log probabilities."""
         return spec.task != "regression"
 
-    def inputs(self, spec: FeatureSpec, parts: Parts, features: Tensor, *, ordered: bool) -> Tensor:
+    def inputs(self, spec: FeatureSpec, parts: Parts, features: Tensor, ages: Tensor) -> Tensor:
         """What the experts are given for float64 features `[rows, width]`; see `Seen`."""
-        rows = len(features)
         scaler = Standardiser.from_tensors(parts["standardiser"], self.window)
-        known = parts["memory"]
-        ages = self.memory.ordered(rows) if ordered else self.memory.usual(known, rows)
         scaled = scaler.scale(features, spec.scaled, clip=self.clip)
-        return torch.cat([self.memory.features(known, ages), scaled, torch.ones(rows, 1)], 1)
+        return torch.cat([self.memory.features(parts["memory"], ages), scaled, torch.ones(len(features), 1)], 1)
 
     def forecasts(self, spec: FeatureSpec, parts: Parts, inputs: Tensor) -> Tensor:
         """Each expert's forecasts, `[experts, rows, size]`."""
@@ -147,16 +154,23 @@ class Model:
             found.append(near[None])
         return torch.cat(found)
 
-    def outputs(self, state: State, mixture: Tensor) -> Tensor:
+    def outputs(self, state: State, mixture: Tensor, *, ordered: bool) -> Tensor:
         """A mixture as a learner's outputs; uniform before the first row was learned."""
         parts = split(state.serving)
         if not int(parts["stream"]["rows"]):
             return uniform(state.spec.task, state.spec.outputs, len(mixture))
-        return self.head(state.spec).outputs(parts.get("label", {}), mixture)
+        sure = self.sureness.applied(parts.get(SURENESS, {}), mixture, self.ages(parts, len(mixture), ordered=ordered))
+        return self.head(state.spec).outputs(parts.get("label", {}), sure)
+
+    def ages(self, parts: Parts, rows: int, *, ordered: bool) -> Tensor:
+        """How many rows after the last known label they come, `[rows]`: in log order, or each by itself."""
+        return self.memory.ordered(rows) if ordered else self.memory.usual(parts["memory"], rows)
 
     def _check(self, state: State) -> None:
         expected = _kinds(self, state.spec)
         found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.serving.items()}
+        if found.get(_POWER) == (torch.float32, ()):
+            del found[_POWER]
         for name in _KEPT:
             if name in found and state.serving[name].dim() == len(expected[name][1]):
                 dtype, shape = found[name]

@@ -65,10 +65,13 @@ class Rows:
         first = self.old + start if start else max(0, self.old - keep)
         return self._cut(slice(first, None), max(0, self.old - first))
 
-    def without_newest(self, count: int) -> "Rows":
-        """Without the newest `count` rows."""
-        left = len(self.codes) - count
-        return self._cut(slice(left), min(self.old, left))
+    def without(self, start: int, stop: int) -> "Rows":
+        """Without the rows from `start` to before `stop`, counted from the newest: the newest of all is row 0."""
+        total = len(self.codes)
+        first, last = total - stop, total - start
+        old = self.old - max(0, min(self.old, last) - min(self.old, first))
+        kept = [torch.cat([whole[:first], whole[last:]]) for whole in (self.inputs, self.codes, self.weights)]
+        return Rows(inputs=kept[0], codes=kept[1], weights=kept[2], old=old)
 
     def all_new(self) -> "Rows":
         """The same rows, none of them old."""

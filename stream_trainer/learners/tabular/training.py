@@ -9,10 +9,11 @@ from torch import Generator, Tensor
 from stream_trainer.features import Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged, judged_by
-from stream_trainer.learners.tabular.model import Model, Parts, Seen
+from stream_trainer.learners.tabular.model import SURENESS, Model, Parts, Seen
 from stream_trainer.learners.tabular.naming import joined, split
 from stream_trainer.learners.tabular.nets import Training
 from stream_trainer.learners.tabular.passes import Passes
+from stream_trainer.learners.tabular.renaming import is_new
 from stream_trainer.learners.tabular.replay import Rows
 from stream_trainer.learners.tabular.trial import Forecasts
 
@@ -45,20 +46,18 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     codes = head.code(parts["label"] if before and label else label, batch.labels)
     inputs = seen.inputs
     if not before:
-        inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, ordered=True)
+        inputs = model.inputs(spec, parts | {"standardiser": scale}, batch.features, model.memory.ordered(batch.rows))
 
     # 2. How the forecasts did.
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
-    judged = NO_DRIFT
-    if recipe.drift:
-        judged = judged_by(recipe.drift, training["drift"], head, seen.mixture, codes, counts, before)
     rows = Rows.of(parts["recent"] | training["recent"], inputs, codes, counts)
-    judged = _tried(recipe, state, judged, rows, before, generator)
+    judged = _judged(recipe, state, rows, seen, before, generator)
     mixer = _mixed(recipe, state, seen.forecasts, codes, counts, before, judged)
 
     # 3. The experts learn.
     since = rows.since(judged.start, judged.keep) if judged.noticed else rows
     report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss))
+    report = replace(report, answered=judged.noticed, new_concept=judged.new_concept)
     learning: Parts = {}
     if model.nets:
         net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
@@ -76,6 +75,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
         "recent": {"memory": kept.pop("memory")},
         "mixer": {"moments": mixer.pop("moments")},
         "drift": judged.after,
+        SURENESS: training.get(SURENESS, {}),
     }
     parts |= {
         "standardiser": scale,
@@ -89,8 +89,20 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     return after, report
 
 
-def _tried(recipe: Recipe, state: State, judged: Judged, rows: Rows, before: int, generator: Generator) -> Judged:
-    """The same, but a drift counts only if a response to it stands its trial."""
+def _judged(recipe: Recipe, state: State, rows: Rows, seen: Seen, before: int, generator: Generator) -> Judged:
+    """Whether there is a drift among the kept and the new rows, and whether a response to it has stood its trial."""
+    if not recipe.drift:
+        return NO_DRIFT
+    head, drift = recipe.model.head(state.spec), split(state.training)["drift"]
+    codes, counts = rows.codes[rows.old :], rows.weights[rows.old :]
+    judged = judged_by(recipe.drift, drift, head, seen.mixture, codes, counts, before)
+    return _tried(recipe, state, judged, rows, seen.known, before, generator)
+
+
+def _tried(
+    recipe: Recipe, state: State, judged: Judged, rows: Rows, mixture: Tensor, before: int, generator: Generator
+) -> Judged:
+    """The same, but a drift counts only if a response to it stands its trial; `mixture` is what was known of the new rows."""
     if not judged.noticed or recipe.drift is None or recipe.drift.trial is None:
         return judged
     model, head = recipe.model, recipe.model.head(state.spec)
@@ -113,14 +125,21 @@ def _tried(recipe: Recipe, state: State, judged: Judged, rows: Rows, before: int
 
         return after
 
-    won = recipe.drift.trial.won(
+    trial = recipe.drift.trial
+    after = trial.losses(
         rows.since(judged.start, judged.keep),
         rows,
         responding=forecasts(judged),
         usual=forecasts(NO_DRIFT),
         losses=head.losses,
     )
-    return judged if won else judged.none()
+    if after is None:
+        return judged.none()
+    new = slice(rows.old + judged.start, None)
+    is_shown = model.is_of_classes(state.spec) and is_new(
+        mixture[judged.start :], rows.codes[new], rows.weights[new], after, losses=head.losses
+    )
+    return replace(judged, new_concept=is_shown)
 
 
 def _mixed(

@@ -1,7 +1,7 @@
-"""A response to drift is tried before it is made: what it would do with the older rows since the drift, judged by the newest.
+"""A response to drift is tried before it is made: what it would do with most rows since the drift, judged by the others.
 
 An alarm may be false: labels become noisier for a while, or rows harder, and nothing has to be forgotten. So two sets
-of experts learn the older part of what came since the alleged drift, one by responding and one as usual. The response
+of experts learn a part of what came since the alleged drift, one by responding and one as usual. The response
 is made if its best expert forecasts the rest better, by more than chance explains.
 """
 
@@ -26,28 +26,48 @@ class Trial:
     """Options.
 
     Attributes:
-        judges: the part of the rows since the drift that judges, the newest ones.
+        judges: the part of the rows since the drift that judges what was learned from the others.
+        turns: so many parts judge by turns, the newest ones (cross-validation, Stone 1974).
         fewest: rows on either side; with fewer there is no trial and no response.
         sure: so many standard errors of the rows' differences a response has to be better.
     """
 
     judges: float = 0.33
+    turns: int = 2
     fewest: int = 16
-    sure: float = 2.0
+    sure: float = 1.5
 
     def won(self, since: Rows, rows: Rows, *, responding: Forecasts, usual: Forecasts, losses: Losses) -> bool:
-        """Whether a response does better on the newest of `since` than learning the same of `rows` as usual."""
+        """Whether a response does better on rows of `since` than learning the others as usual; see `losses`."""
+        return self.losses(since, rows, responding=responding, usual=usual, losses=losses) is not None
+
+    def losses(
+        self, since: Rows, rows: Rows, *, responding: Forecasts, usual: Forecasts, losses: Losses
+    ) -> Tensor | None:
+        """The losses of the judging rows, part by part, after a response that does better than the usual; else None.
+
+        Either way learns all of `since`, or of `rows`, but those that judge, from where it stands before the block.
+        """
         total = len(since.codes)
         judging = int(total * self.judges)
         if judging < self.fewest or total - judging < self.fewest:
-            return False
-        inputs, codes, counts = (whole[total - judging :] for whole in (since.inputs, since.codes, since.weights))
-        best = [
-            _best(losses(_lenient(way(part.without_newest(judging), inputs), codes), codes) * counts)
-            for way, part in ((responding, since), (usual, rows))
-        ]
+            return None
+        turns = [slice(judging * turn, min(judging * (turn + 1), total)) for turn in reversed(range(self.turns))]
+        best = []
+        for way, part in ((responding, since), (usual, rows)):
+            found = [_lost(way, since, part, turn, losses) for turn in turns]
+            best.append(_best(torch.cat(found, 1)))
         gain = best[1] - best[0]
-        return bool(gain.mean() > self.sure * gain.std() / judging**0.5)
+        return best[0] if bool(gain.mean() > self.sure * gain.std() / len(gain) ** 0.5) else None
+
+
+def _lost(way: Forecasts, since: Rows, part: Rows, turn: slice, losses: Losses) -> Tensor:
+    """Losses `[forecasts, judging]` of a way that learns all of `part` but the rows `turn`, counted from the newest."""
+    total = len(since.codes)
+    inputs, codes, counts = (
+        whole[total - turn.stop : total - turn.start] for whole in (since.inputs, since.codes, since.weights)
+    )
+    return losses(lenient(way(part.without(turn.start, turn.stop), inputs), codes), codes) * counts
 
 
 def _best(losses: Tensor) -> Tensor:
@@ -55,7 +75,7 @@ def _best(losses: Tensor) -> Tensor:
     return losses[int(losses.mean(1).argmin())]
 
 
-def _lenient(forecasts: Tensor, codes: Tensor) -> Tensor:
+def lenient(forecasts: Tensor, codes: Tensor) -> Tensor:
     """The forecasts, and the same less sure and shifted: the mixture learns that without anything being forgotten.
 
     The shift is to the judging rows' own frequencies (as in Saerens, Latinne and Decaestecker 2002), or to their mean.

@@ -49,7 +49,8 @@ def digest(name: str) -> str:
             continue
         found.update(learner.predict(state, batch.features).numpy().tobytes())
         state, report = learner.learn(state, weighted(batch) if seed == 1 else batch)
-        found.update(to_bytes(state.serving) + to_bytes(state.training) + repr(report).encode())
+        told = repr(report).replace(", answered=False, new_concept=False", "")
+        found.update(to_bytes(state.serving) + to_bytes(state.training) + told.encode())
     return found.hexdigest()[:32]
 
 

@@ -33,19 +33,19 @@ def won(trial: Trial, rows: Rows, responding: list[float], usual: list[float]) -
     return trial.won(rows, rows, responding=way(responding), usual=way(usual), losses=HEAD.losses)  # type: ignore[arg-type]
 
 
-ALTERNATING = labelled(torch.arange(100) % 2)
+ALTERNATING = labelled(torch.arange(104) % 2)
 
 
 def test_a_response_that_tells_rows_apart_wins() -> None:
-    # The judges are the last 33 rows: the first of them is 67, of class 1.
-    assert won(Trial(), ALTERNATING, [0.9, 0.1], [0.5])
-    assert won(Trial(), ALTERNATING, [0.9, 0.1], [0.1, 0.9])
-    assert not won(Trial(), ALTERNATING, [0.5], [0.9, 0.1])
+    # The judges are twice 34 rows: the first of them are 36 and 70, of class 0.
+    assert won(Trial(), ALTERNATING, [0.1, 0.9], [0.5])
+    assert won(Trial(), ALTERNATING, [0.1, 0.9], [0.9, 0.1])
+    assert not won(Trial(), ALTERNATING, [0.5], [0.1, 0.9])
 
 
 def test_being_less_sure_is_no_reason_to_forget() -> None:
-    noisy = labelled((torch.arange(100) % 2).where(torch.arange(100) % 3 > 0, torch.tensor(1)))
-    assert not won(Trial(), noisy, [0.6, 0.4], [0.999, 0.001])
+    noisy = labelled((torch.arange(104) % 2).where(torch.arange(104) % 3 > 0, torch.tensor(1)))
+    assert not won(Trial(), noisy, [0.4, 0.6], [0.001, 0.999])
 
 
 def test_a_shift_of_all_rows_is_no_reason_to_forget() -> None:
