@@ -14,6 +14,7 @@ import msgspec
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.net.compat import KafkaNetClient
 
 from stream_trainer.errors import BrokerUnavailable, InputLost, UsageError
 from stream_trainer.settings import KafkaSettings
@@ -109,6 +110,26 @@ def _bootstrap(settings: KafkaSettings) -> str:
     return settings.bootstrap_servers
 
 
+def _connected(kind: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """A client of kafka-python.
+
+    One that finds no broker leaves its thread and its sockets behind (3.0.12): whoever asks again and again while Kafka is
+    down would run out of both.
+    """
+    inner: list[KafkaNetClient] = []
+
+    def client(**config: Any) -> KafkaNetClient:
+        inner.append(KafkaNetClient(**config))
+        return inner[-1]
+
+    try:
+        return kind(**options, kafka_client=client)
+    except BaseException:
+        for one in inner:
+            one.close()
+        raise
+
+
 @contextmanager
 def reached(what: str, settings: KafkaSettings) -> Iterator[None]:
     """Turn a client error into `BrokerUnavailable` that says what was being done and where."""
@@ -162,7 +183,7 @@ class Admin:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._client = KafkaAdminClient(**client_options(settings))
+            self._client = _connected(KafkaAdminClient, client_options(settings))
 
     def close(self) -> None:
         """Release the connection."""
@@ -291,7 +312,8 @@ class ControlProducer:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._producer = KafkaProducer(**client_options(settings), acks="all", max_request_size=CONTROL_BYTES)
+            options = {**client_options(settings), "acks": "all", "max_request_size": CONTROL_BYTES}
+            self._producer = _connected(KafkaProducer, options)
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
         """Write `(key, JSON value)` records and wait for the broker; None as a value is a tombstone."""
@@ -323,9 +345,8 @@ class Message:
 
 def committed_reader(settings: KafkaSettings, **options: Any) -> KafkaConsumer:
     """A read-committed consumer in no group; `options` are kafka-python's."""
-    return KafkaConsumer(
-        **client_options(settings), isolation_level="read_committed", enable_auto_commit=False, group_id=None, **options
-    )
+    own = {"isolation_level": "read_committed", "enable_auto_commit": False, "group_id": None}
+    return _connected(KafkaConsumer, {**client_options(settings), **own, **options})
 
 
 def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> list[Message]:

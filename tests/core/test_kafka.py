@@ -1,17 +1,32 @@
 import re
+import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import SecretStr
 
 from stream_trainer.errors import BrokerUnavailable
-from stream_trainer.kafka import Log, _jaas, client_options, librdkafka_options, reached, spark_options, topic_plans
+from stream_trainer.kafka import (
+    Admin,
+    ControlProducer,
+    Log,
+    _jaas,
+    client_options,
+    committed_reader,
+    librdkafka_options,
+    reached,
+    spark_options,
+    topic_plans,
+)
 from stream_trainer.settings import KafkaSettings
 
 PASSWORD = 'p"w\\d; x'
@@ -178,3 +193,17 @@ def test_a_partition_that_the_client_does_not_know_yet_is_looked_up() -> None:
 def test_a_partition_that_the_broker_does_not_know_yet_may_come() -> None:
     with pytest.raises(BrokerUnavailable, match="partition=1"):
         log_of(OldConsumer(1, 1)).ends("t", [0, 1])
+
+
+@pytest.mark.parametrize("connect", [Admin, committed_reader, ControlProducer])
+def test_nothing_is_left_of_a_client_that_finds_no_broker(connect: Callable[[KafkaSettings], object]) -> None:
+    def held() -> tuple[int, int]:
+        return threading.active_count(), psutil.Process().num_fds()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it is connected to, and says nothing
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = KafkaSettings(bootstrap_servers=address, request_timeout_seconds=1)
+        before = held()
+        with pytest.raises((BrokerUnavailable, KafkaError)):
+            connect(settings)
+        assert held() == before
