@@ -110,11 +110,13 @@ def judge(facts: Facts) -> Verdict:
     else:
         model, majority = metrics["log_loss"], metrics["majority"]["log_loss"]
         whole = metrics["since_start"]
+        # Of all forecasts: the newest ones may be of a storm, which nobody has seen before.
+        since, baseline = whole["log_loss"], whole["majority"]["log_loss"]
         detail = (
-            f"{model:.4f} against {majority:.4f} over the last {metrics['rows']:,}; "
-            f"{whole['log_loss']:.4f} against {whole['majority']['log_loss']:.4f} since the start"
+            f"{since:.4f} against {baseline:.4f} since the start; "
+            f"{model:.4f} against {majority:.4f} over the last {metrics['rows']:,}"
         )
-        lines.append((claim, detail, model < majority))
+        lines.append((claim, detail, since < baseline))
     return Verdict(tuple(lines))
 
 

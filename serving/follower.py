@@ -232,17 +232,17 @@ class Follower:
             if wanted.covered_at is not None and wanted.covered_at > served.covered_at:
                 self.served = replace(served, covered_at=wanted.covered_at)
             return
-        if served is not None and self._monotonic() < self._next_swap:
+        now = self._monotonic()
+        if served is not None and now < self._next_swap:
             return
-        if self._refused is not None and self._refused[0] == wanted.sha256 and self._monotonic() < self._refused[1]:
+        if self._refused is not None and self._refused[0] == wanted.sha256 and now < self._refused[1]:
             return
         try:
-            self._swap(wanted)
+            self._swap(wanted, now)
         except Refused as error:
             self._refuse(wanted, error)
 
-    def _swap(self, wanted: Decision) -> None:
-        started = self._monotonic()
+    def _swap(self, wanted: Decision, started: float) -> None:
         self._next_swap = started + self._swap_every
         model = load(self._store, self._pipeline, wanted.version, sha256=wanted.sha256)
         if wanted.covered_at is not None and wanted.covered_at > model.covered_at:

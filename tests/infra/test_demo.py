@@ -34,8 +34,11 @@ def version(real: Version, number: int, trained: int, at: datetime = NOW, **fiel
 
 
 def scored(real: Version, model: float, majority: float) -> dict[str, Any]:
+    """Since the start; over the newest rows it is as it was."""
     metrics = real.manifest.metrics
-    return {**metrics, "log_loss": model, "majority": {**metrics["majority"], "log_loss": majority}}
+    since = metrics["since_start"]
+    since = {**since, "log_loss": model, "majority": {**since["majority"], "log_loss": majority}}
+    return {**metrics, "since_start": since}
 
 
 def facts(head: Version | None, **fields: Any) -> Facts:
