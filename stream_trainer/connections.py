@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from stream_trainer.errors import BrokerUnavailable, InputLost, Retryable
 from stream_trainer.kafka import Admin, ControlProducer, Log, topic_plans
+from stream_trainer.meanwhile import meanwhile
 from stream_trainer.outbox import KafkaOutbox
 from stream_trainer.outside import Source
 from stream_trainer.pipeline import Pipeline
@@ -61,11 +62,10 @@ class Connections:
 
         So quiet nights and replayed history do not count as stale.
         """
-        done = threading.Event()
         log = Log(self._settings.kafka)
         source = KafkaSource(self._topic, self._client, log)
 
-        def beat() -> None:
+        def beat(done: threading.Event) -> None:
             while not done.wait(self._settings.trainer.announce_idle_seconds):
                 asked_at = self.clock()
                 try:
@@ -75,13 +75,10 @@ class Connections:
                 except (Retryable, InputLost) as error:
                     logger.warning("no word of freshness: %s", error)
 
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
         try:
-            yield
+            with meanwhile(beat, "heartbeat"):
+                yield
         finally:
-            done.set()
-            thread.join()
             log.close()
 
     def __enter__(self) -> Self:

@@ -28,7 +28,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _Size = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _LENGTH = re.compile(r"[0-9]{1,19}")
-_OF_FLOATS = frozenset({"number", "vector"})
+_NUMERIC = frozenset({"number", "vector"})
 # A number that is read takes up to sixteen times its bytes: of larger bodies only what their shape allows is read.
 _ONE_PASS_BYTES = 128 * 1024
 _NO_FIELD: tuple[int, Field | None] = (-1, None)
@@ -38,21 +38,20 @@ class _TensorParameters(msgspec.Struct, frozen=True):
     binary_data_size: _Size | None = None
 
 
-class _Tensor(msgspec.Struct, frozen=True):
+class _AnyTensor(msgspec.Struct, frozen=True):
     name: str
     shape: list[_Size]
     datatype: str
     parameters: _TensorParameters | None = None
+
+
+class _Tensor(_AnyTensor, frozen=True):
     data: msgspec.Raw | UnsetType = UNSET
 
 
-class _Floats(msgspec.Struct, frozen=True):
+class _Floats(_AnyTensor, frozen=True):
     """A tensor whose elements are read with the request: half the work of finding their end first."""
 
-    name: str
-    shape: list[_Size]
-    datatype: str
-    parameters: _TensorParameters | None = None
     data: list[float] | UnsetType = UNSET
 
 
@@ -134,7 +133,7 @@ class RequestParser:
         self._types = [_list_of(kind) for kind in request_types(contract)]
         self._max_rows = max_rows
         self._decoder = msgspec.json.Decoder(_Body)
-        of_floats = all(field.kind in _OF_FLOATS for field in inputs(contract) if field.required)
+        of_floats = all(field.kind in _NUMERIC for field in inputs(contract) if field.required)
         self._of_floats = msgspec.json.Decoder(_FloatBody) if of_floats else None
 
     def parse(self, body: bytes, header_length: str | None) -> Asked:
@@ -166,9 +165,8 @@ class RequestParser:
 
     def _decode(self, text: memoryview) -> _Body | _FloatBody:
         if self._of_floats is not None and len(text) <= _ONE_PASS_BYTES:
-            with suppress(
-                *UNREADABLE
-            ):  # another kind of tensor, or a mistake, which the other decoder knows how to name
+            # What fails is another kind of tensor, or a mistake, which the other decoder knows how to name.
+            with suppress(*UNREADABLE):
                 found = self._of_floats.decode(text)
                 if all(tensor.datatype in FLOATS for tensor in found.inputs):
                     return found
@@ -284,7 +282,7 @@ def _values(one: _Input, rows: int, part: memoryview | None) -> Elements:
         else:
             raw = memoryview(tensor.data) if isinstance(tensor.data, msgspec.Raw) else b""
             values = from_json(tensor.datatype, raw, rows, one.columns, nullable=field.nullable)
-        if field.kind in ("number", "vector") and tensor.datatype in ("INT64", "UINT64"):
+        if field.kind in _NUMERIC and tensor.datatype in ("INT64", "UINT64"):
             values = exact(list(values))
     except Unusable as error:
         raise _refusal(error.reason, str(error), data + error.at) from None

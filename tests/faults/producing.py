@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from confluent_kafka import Producer
 
 from stream_trainer.kafka import librdkafka_options
+from stream_trainer.meanwhile import meanwhile
 from stream_trainer.settings import Settings
 
 
@@ -17,12 +19,8 @@ def producing(
     """`write` is given a producer, and what is set at the end of the block; then all has to be acknowledged in time."""
     options = {"enable.idempotence": True, "message.timeout.ms": 600_000, "partitioner": "murmur2_random"}
     producer = Producer({**librdkafka_options(settings.kafka), **options, "log_level": 0})
-    done = threading.Event()
-    thread = threading.Thread(target=write, args=(producer, done), name="traffic")
-    thread.start()
     try:
-        yield
+        with meanwhile(partial(write, producer), "traffic"):
+            yield
     finally:
-        done.set()
-        thread.join()
         assert producer.flush(flush_seconds) == 0, "records were never acknowledged"
