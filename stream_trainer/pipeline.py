@@ -10,6 +10,7 @@ from stream_trainer.gates import DEFAULT_GATES, Gate
 from stream_trainer.joining.join import Join
 from stream_trainer.learner import Learner
 from stream_trainer.learners import Tabular
+from stream_trainer.monitoring import Monitoring
 from stream_trainer.topics import Topics, is_name
 
 
@@ -24,6 +25,7 @@ class Pipeline:
         join: how labels that come later find their predictions; None: others write the examples.
         gates: what a micro-batch must pass before its weights are committed.
         seed: where every random number of the lineage comes from.
+        monitoring: windows of the monitor, and how often it may cry wolf.
         reference_rows: the drift reference's bins are frozen over the first so many learned rows.
         reference_hours: `learned.arrow` keeps so many hours of event time.
     """
@@ -34,6 +36,7 @@ class Pipeline:
     join: Join | None = None
     gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
+    monitoring: Monitoring = field(default_factory=Monitoring)
     reference_rows: int = 2_000
     reference_hours: int = 48
 

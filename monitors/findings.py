@@ -1,0 +1,71 @@
+"""What one look at the data has found, feature by feature: the words that deciding, alerts, history and page share.
+
+A finding is a test that was made, whatever came of it: its p-value, how large the difference is, and what it was made
+from. Which findings become alerts is decided elsewhere (`deciding`, `alerts`).
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal[
+    "drift",  # a feature's distribution
+    "quality",  # nulls, values out of range, unseen categories of a feature
+    "prediction",  # what the model answers
+    "label",  # what turned out to be true
+    "multivariate",  # features together, by random projections
+    "loss",  # realised loss, once labels have come
+    "concept",  # the error stream: labels depend on features in another way than before
+    "estimate",  # performance estimated without labels
+    "schema",  # records that cannot be read
+    "freshness",  # the version that serves is too old
+    "silence",  # nobody asks
+]
+Against = Literal[
+    "baseline",  # the pipeline's frozen reference
+    "learned",  # what the version that served has learned from
+    "limit",  # a stated bound, or the stream's own past
+]
+State = Literal["drift", "quiet", "not enough data"]
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """How large a difference is, whatever its p-value; None where it has no meaning.
+
+    `psi`: population stability index, nats. `jensen_shannon`: divergence, bits, 0 to 1. `wasserstein`: distance between
+    the binned distributions, in standard deviations of the reference (numbers only).
+    """
+
+    psi: float | None = None
+    jensen_shannon: float | None = None
+    wasserstein: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One test over one window, or over several windows together.
+
+    Attributes:
+        feature: which one; "" for all together.
+        segment: "" for all rows, else `name=value`.
+        windows: how many windows were taken together.
+        p_value: how often chance alone shows as much; 1 where nothing could be tested.
+        threshold: p-values up to this one were called drift in this round.
+        rows: known values in the window; `reference_rows`: those they were compared with.
+        weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
+        detail: which bins moved, or why there is no verdict.
+    """
+
+    kind: Kind
+    feature: str
+    segment: str = ""
+    against: Against
+    state: State
+    windows: int = 1
+    statistic: float = 0.0
+    p_value: float = 1.0
+    threshold: float = 0.0
+    effect: Effect = Effect()
+    rows: int = 0
+    reference_rows: int = 0
+    weight: float | None = None
+    detail: str = ""

@@ -1,0 +1,42 @@
+"""What a pipeline says of how it is watched: windows, the false-alarm rate that is promised, and what alerts set off."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stream_trainer.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """How the predictions of a pipeline are watched.
+
+    Attributes:
+        window: length of a window in event time (`event_time` of a request that has one, else `requested_at`).
+        lateness: a window is judged once an event so much later than its end was seen; what comes after is late.
+        false_alarm_every: while nothing changes, at most one alarm in so much event time is to be expected, over all
+            features, segments and kinds together.
+        min_rows: with fewer known values there is no verdict.
+        silence: no prediction for so long, by the clock, is an alert; None: never.
+        staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
+    """
+
+    window: timedelta = timedelta(minutes=5)
+    lateness: timedelta = timedelta(minutes=1)
+    false_alarm_every: timedelta = timedelta(days=30)
+    min_rows: int = 50
+    silence: timedelta | None = timedelta(minutes=5)
+    staleness: timedelta | None = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        zero = timedelta(0)
+        if self.window <= zero or self.lateness < zero:
+            raise UsageError("Monitoring: window must be longer than nothing, lateness not negative")
+        if self.false_alarm_every < self.window:
+            raise UsageError("Monitoring: false_alarm_every must be at least one window")
+        if self.min_rows < 20:
+            raise UsageError("Monitoring: min_rows must be at least 20")
+
+    @property
+    def false_alarms_per_window(self) -> float:
+        """The probability of any alarm that one quiet window may have."""
+        return min(1.0, self.window / self.false_alarm_every)
