@@ -132,7 +132,7 @@ class ServingSettings(Section):
     admin_port: int = Field(default=8001, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     poll_seconds: float = Field(default=2.0, gt=0)
     swap_every_seconds: float = Field(
-        default=0.1, ge=0, description="versions swap at most so often; one that comes sooner waits, or is overtaken"
+        default=0.25, ge=0, description="versions swap at most so often; one that comes sooner waits, or is overtaken"
     )
     max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
     max_rows: int = Field(default=10_000, ge=1)

@@ -131,10 +131,13 @@ class LocalStorage(Storage):
     def get(self, path: str, *, limit: int | None = None) -> bytes:
         """See `Storage.get`."""
         full = self._full(path)
-        try:
+
+        def accept(size: int) -> None:
             if limit is not None:
-                refuse_larger(full, self.disk.stat(full)[0], limit)
-            return self.disk.read(full)
+                refuse_larger(full, size, limit)
+
+        try:
+            return self.disk.read(full, accept)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(path) from error
         except OSError as error:
