@@ -1,23 +1,23 @@
-"""Joined examples to additive figures of a window: loss, baselines, calibration, versions. Exact in any order.
+"""Additive figures of joined examples: loss, baselines, calibration, versions. Exact in any order and any grouping.
 
-It runs in Spark's Python workers, so it imports neither torch nor Spark. What a record says of its answer is read by
-`stream_trainer.decode`, which lets no crafted record through: here everything is finite and in bounds.
+`counting` makes them of records. They hold sums only: no instant, no order and no example.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
-import pyarrow as pa
 
-from monitors.performance.exact import ZERO, Exact
-from stream_trainer.contract import Contract, Task
+from monitors.performance.exact import ZERO, Exact, as_float, plus
+from stream_trainer.contract import Task
 
 BINS = 100
 CALIBRATION_BINS = 20
 KEPT_VERSIONS = 64
 KEPT_CLASSES = 64
-OTHERS = "*"
+OLDER = 0
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Losses(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +34,11 @@ class Losses(msgspec.Struct, frozen=True, kw_only=True):
     total: Exact = ZERO
     squares: Exact = ZERO
     sizes: dict[int, int] = {}
+
+    @property
+    def mean(self) -> float:
+        """Mean loss; 0 without rows."""
+        return as_float(self.total) / self.rows if self.rows else 0.0
 
 
 class Bins(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +73,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         class_rows: per class, rows by the class's own probability in `CALIBRATION_BINS` bins; ClassLabel of at most
             `KEPT_CLASSES` classes only. `class_hits`: those rows of that class.
         segments: `name=value` → losses; values that are not told apart under `name=*`.
-        versions: the `KEPT_VERSIONS` highest versions → losses; older ones under 0.
+        versions: the `KEPT_VERSIONS` highest versions → losses; older ones under `OLDER`.
     """
 
     task: Task | None = None
@@ -86,33 +91,74 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[int, Losses] = {}
 
 
-def joined(contract: Contract, decoded: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of `stream_trainer.decode.decode` that are good and say what was answered, by which version."""
-    raise NotImplementedError
-
-
-def tally(contract: Contract, rows: pa.RecordBatch, kept: Mapping[str, frozenset[str]]) -> Tally:
-    """The figures of some rows of `joined`.
-
-    Args:
-        contract: says the label and the segments.
-        rows: of `joined`.
-        kept: per segment name the values that are told apart; a segment that is not named is not counted.
-    """
-    raise NotImplementedError
-
-
-def tallies(
-    contract: Contract, rows: pa.RecordBatch, kept: Mapping[str, frozenset[str]], *, window_seconds: float
-) -> dict[datetime, Tally]:
-    """The same, per tumbling window of the contract's event time: start of the window → figures."""
-    raise NotImplementedError
-
-
 def add(first: Tally, second: Tally) -> Tally:
     """Both together.
 
     Raises:
-        ValueError: they are of different kinds of label.
+        ValueError: they are of different kinds of label, or of different classes.
     """
-    raise NotImplementedError
+    if not (first.losses.rows and second.losses.rows):
+        return first if first.losses.rows else second
+    if first.task != second.task or len(first.labels) != len(second.labels):
+        raise ValueError("tallies of different labels do not add up")
+    return Tally(
+        task=first.task,
+        losses=add_losses(first.losses, second.losses),
+        surprise=plus(first.surprise, second.surprise),
+        surprise_squares=plus(first.surprise_squares, second.surprise_squares),
+        surprise_variance=plus(first.surprise_variance, second.surprise_variance),
+        absolute=plus(first.absolute, second.absolute),
+        labels=_each(first.labels, second.labels),
+        label_sums=(
+            plus(first.label_sums[0], second.label_sums[0]),
+            plus(first.label_sums[1], second.label_sums[1]),
+        ),
+        bins=_add_bins(first.bins, second.bins),
+        class_rows=[_each(a, b) for a, b in zip(first.class_rows, second.class_rows, strict=True)],
+        class_hits=[_each(a, b) for a, b in zip(first.class_hits, second.class_hits, strict=True)],
+        segments=_united([first.segments, second.segments]),
+        versions=newest(_united([first.versions, second.versions])),
+    )
+
+
+def add_losses(first: Losses, second: Losses) -> Losses:
+    """Both together."""
+    sizes = dict(first.sizes)
+    for size, rows in second.sizes.items():
+        sizes[size] = sizes.get(size, 0) + rows
+    return Losses(
+        rows=first.rows + second.rows,
+        correct=first.correct + second.correct,
+        total=plus(first.total, second.total),
+        squares=plus(first.squares, second.squares),
+        sizes=dict(sorted(sizes.items())),
+    )
+
+
+def newest(versions: Mapping[int, Losses]) -> dict[int, Losses]:
+    """The `KEPT_VERSIONS` highest, the others together under `OLDER`; the same however one got there."""
+    kept = sorted(v for v in versions if v != OLDER)[-KEPT_VERSIONS:]
+    rest = [versions[v] for v in sorted(versions) if v not in set(kept)]
+    found = _united([{OLDER: losses} for losses in rest])
+    return found | {version: versions[version] for version in kept}
+
+
+def _add_bins(first: Bins, second: Bins) -> Bins:
+    return Bins(
+        rows=_each(first.rows, second.rows),
+        hits=_each(first.hits, second.hits),
+        cost_hit=_each(first.cost_hit, second.cost_hit),
+        cost_miss=_each(first.cost_miss, second.cost_miss),
+    )
+
+
+def _united(parts: Iterable[Mapping[Key, Losses]]) -> dict[Key, Losses]:
+    found: dict[Key, Losses] = {}
+    for part in parts:
+        for key, losses in part.items():
+            found[key] = add_losses(found[key], losses) if key in found else losses
+    return dict(sorted(found.items()))
+
+
+def _each(first: list[int], second: list[int]) -> list[int]:
+    return [a + b for a, b in zip(first, second, strict=True)]
