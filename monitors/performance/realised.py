@@ -1,9 +1,7 @@
 """Realised loss of a window against what is usual: a permutation test whose error is bounded, not approximated.
 
-Under "nothing has changed" the window's rows are a draw without replacement from the window and the past together. Hoeffding
-(1963, theorem 4) bounds the chance of a sum as large as the one seen by Chernoff's bound for draws with replacement. So the
-p-value holds for any number of rows and any tail, and needs no draws. It holds for rows that are exchangeable: a loss
-that moves with the hour of the day is a change.
+See `bounds` for the test. It holds for any number of rows and any tail, for rows that are exchangeable: a loss that moves
+with the hour of the day is a change.
 """
 
 from collections.abc import Mapping
@@ -12,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.findings import Effect, Finding
+from monitors.performance.bounds import p_larger
 from monitors.performance.tally import Losses, Tally
 
 Floats = NDArray[np.float64]
 _CAPPED_SHARE = 0.99
-_STEPS = 80
 _OCTAVE = 4  # sizes an octave
 
 
@@ -90,25 +88,7 @@ def p_worse(now: Losses, past: Losses, *, squared: bool) -> float:
         sizes = np.minimum(sizes, sizes[np.searchsorted(share, _CAPPED_SHARE)])
     octaves = (sizes + 0.5) / _OCTAVE * (2.0 if squared else 1.0)
     scores = np.exp2(octaves - octaves.max())
-    chances = (window + before) / (now.rows + past.rows)
-    # The same event seen from both sides: the window's sum is large, the past's is small. Both bounds hold.
-    return min(_bound(scores, chances, window), _bound(1.0 - scores, chances, before))
-
-
-def _bound(scores: Floats, chances: Floats, counts: Floats) -> float:
-    """Chernoff's bound of the chance that so many draws have a sum of scores in [0, 1] as large as `counts` have."""
-    draws = counts.sum()
-    mean = float(counts @ scores / draws)
-    if mean <= chances @ scores:
-        return 1.0
-    low, high = -20.0, 20.0  # log2 of the tilt: any gives a bound, the best one's mean is the mean seen
-    for _ in range(_STEPS):
-        middle = (low + high) / 2.0
-        tilted = chances * np.exp(np.exp2(middle) * (scores - 1.0))
-        low, high = (middle, high) if tilted @ scores < mean * tilted.sum() else (low, middle)
-    tilt = 2.0**low
-    exponent = draws * (np.log(chances @ np.exp(tilt * (scores - 1.0))) + tilt * (1.0 - mean))
-    return float(min(1.0, max(np.exp(exponent), 1e-300)))
+    return p_larger(scores, window, before)
 
 
 def stability_index(now: Mapping[int, int], past: Mapping[int, int]) -> float:
