@@ -137,9 +137,7 @@ def _one_by_one(window: Counts, reference: Counts) -> _Parts:
     order = np.argsort(-(window + reference), axis=1, kind="stable")
     now, before = np.take_along_axis(window, order, axis=1), np.take_along_axis(reference, order, axis=1)
     rest, reference_rest = (np.cumsum(side[:, ::-1], axis=1)[:, ::-1] for side in (now, before))
-    return _parts(
-        now[:, :-1], rest[:, :-1], before[:, :-1], reference_rest[:, :-1], rest[:, :1], reference_rest[:, :1]
-    )
+    return _parts(now[:, :-1], rest[:, :-1], before[:, :-1], reference_rest[:, :-1], rest[:, :1], reference_rest[:, :1])
 
 
 def _parts(
