@@ -78,7 +78,7 @@ class Monitor:
         self._report_folder = report_folder
         self._open = open_alerts
         self.metrics = metrics
-        metrics.alerts((), len(open_alerts))
+        metrics.alerts((), open_alerts.values())
 
     def run(self, batch: int, summarise: Callable[[Summarise], Iterable[Summary]]) -> None:
         """Take in one micro-batch; `summarise` reads its records, once."""
@@ -161,7 +161,7 @@ class Monitor:
         if events:
             self._publish(events)
         self._open = now_open
-        self.metrics.alerts(events, len(now_open))
+        self.metrics.alerts(events, now_open.values())
         for event in events:
             _log.log(
                 logging.INFO if event.status == "resolved" else logging.WARNING,

@@ -4,6 +4,7 @@ It is light, because it shares a Spark session with the trainer: one task and on
 is state: it says which predictions were judged, and lies beside the monitor's own state.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -168,8 +169,11 @@ def start_monitor(
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage) if webhook else None
-    if forwarder is not None:
+    metrics.behind_by(partial(_behind, query))
+    forwarder = None
+    if webhook is not None:
+        opening = partial(open_alerts, settings.kafka, topics.alerts)
+        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
         forwarder.start()
     running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
     if stop is not None:
@@ -189,6 +193,14 @@ def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
     """One task and one action: a micro-batch is a few windows at most."""
     rows = batch.coalesce(1).mapInArrow(worker, "payload binary").collect()
     return [decode_summary(bytes(row.payload)) for row in rows]
+
+
+def _behind(query: StreamingQuery) -> float:
+    """Records that wait in the partition that is furthest behind, as of the last progress; NaN while none is known."""
+    with suppress(Exception):  # told when somebody asks, which may be while it starts or ends
+        progress = query.lastProgress or {}
+        return max(float(source["metrics"]["maxOffsetsBehindLatest"]) for source in progress["sources"])
+    return math.nan
 
 
 def _publisher(producer: ControlProducer, topic: str) -> Publish:

@@ -221,6 +221,14 @@ class MonitorSettings(Section):
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
     )
     webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+    webhook_least: Literal["info", "warning", "critical"] = Field(
+        default="warning", description="the least severity that is posted"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
+    )
+    workspace: bool = Field(default=True, description="reports also go into a workspace of Evidently")
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> "MonitorSettings":
