@@ -87,7 +87,11 @@ class Metrics:
         """What was published, and what is open now."""
         for event in events:
             self._events.labels(event.status).inc()
-        self._standing.standing(map(_open, open_alerts))
+        self.standing(map(_open, open_alerts))
+
+    def standing(self, open_alerts: Iterable[OpenAlert]) -> None:
+        """What is open now."""
+        self._standing.standing(open_alerts)
 
     def report(self, outcome: str) -> None:
         """A report was written, or failed."""
