@@ -84,6 +84,7 @@ class Monitor:
         self._policy = policy or LifePolicy(min_rows=pipeline.monitoring.min_rows)
         self._explain = explain
         self._act = act
+        self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
 
@@ -165,7 +166,9 @@ class Monitor:
         before = self._history.get(closed.start)
         self._history.add(joined(before, found.record, labels=labels))
         self.metrics.closed("labels" if labels else "predictions")
-        self.metrics.evaluated(found.findings, window_end=closed.end, figures=found.record.scores)
+        self._told[labels] = found
+        rounds = [finding for told in self._told.values() for finding in told.findings]
+        self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
         self._report([event for event in events if event.status == "opened"], closed.content, compared)
         after = msgspec.structs.replace(watched, blocks=found.blocks)
         whole = msgspec.structs.replace(state, life=now, performance=found.performance)

@@ -63,6 +63,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         """Predictions that were counted, late ones included."""
         return self.predictions.late + sum(window.rows for window in self.predictions.windows.values())
 
+    @property
+    def end(self) -> datetime | None:
+        """The latest event time of a prediction that was counted in a window."""
+        return max((w.last for w in self.predictions.windows.values() if w.last is not None), default=None)
+
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
     """Where the windows of one topic stood when a micro-batch began.
