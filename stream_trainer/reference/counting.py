@@ -80,7 +80,7 @@ class Coded:
         for bins in reference.in_segments:
             if bins.feature in self.bins:
                 found = _tally(bins.coarse[self.bins[bins.feature]], joint, bins.coarse_size, many * values)
-                block[:, :, reference.coarse_places[bins.feature]] = found.reshape(many, values, -1)
+                block[:, :, reference.coarse_places[bins.feature]] = found.reshape(many, values, bins.coarse_size)
 
 
 def coded(
