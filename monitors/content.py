@@ -1,4 +1,4 @@
-"""What a window holds, as a value that can be added up: in any order and any grouping, to the same bytes.
+"""What a window holds, as a value that can be added up: in any order and any grouping, to the same.
 
 Counts are whole numbers over frozen bins. Rows that were counted with different bins cannot be put together: of a window
 that has both, only their number is known.
