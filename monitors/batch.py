@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from monitors.alerts import Alert, AlertPolicy, Evidence, Open, Streaks, WindowSpan, step, with_report
+from monitors.alerts import Alert, Open, WindowSpan, with_report
 from monitors.baseline import Baseline, Baselines, Frozen
-from monitors.drift import DriftPolicy, judge
+from monitors.drift import AlertPolicy, DriftPolicy, Evidence, Streaks, judge, step
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles
 from monitors.status import Metrics

@@ -8,7 +8,7 @@ import logging
 
 import msgspec
 
-from monitors.alerts import Streak
+from monitors.drift import Streak
 from monitors.windows import Window
 from stream_trainer.store.storage import Storage
 
