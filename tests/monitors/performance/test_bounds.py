@@ -80,7 +80,9 @@ def test_segments_share_half_of_the_error_and_few_rows_give_no_verdict() -> None
     past, bad = binary_tally(rng, 5_000), binary_tally(rng, 400, shift=0.3)
     good = binary_tally(rng, 2_000)
     both = Tally(
-        task="binary", losses=add(good, bad).losses, segments={"s=a": bad.losses, "s=b": good.losses, "s=c": Losses(rows=9)}
+        task="binary",
+        losses=add(good, bad).losses,
+        segments={"s=a": bad.losses, "s=b": good.losses, "s=c": Losses(rows=9)},
     )
     before = Tally(task="binary", losses=past.losses, segments=dict.fromkeys(("s=a", "s=b", "s=c"), past.losses))
     found = {f.segment: f for f in loss_findings(both, before, alpha=0.01, min_rows=50)}
