@@ -70,7 +70,8 @@ def test_an_alarm_is_over_when_values_are_as_before() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    detector, buckets = EDetector(), []
+    detector = EDetector()
+    buckets: list[Bucket] = []
     for i in range(5_000):
         detector = stepped(detector, math.sin(i), rate=MONTHLY)
         buckets = extended(buckets, bucket(10, 0.0, 10.0))

@@ -157,7 +157,7 @@ def test_the_highest_versions_are_told_apart() -> None:
 
 def test_records_are_read_as_the_trainer_reads_them() -> None:
     of = contract(BinaryLabel("y"))
-    values = [
+    values: list[bytes | None] = [
         example(label=True, output=0.75),
         example(label=False, output=0.75, version=4, place="JFK", minute=7),
         example(label=False, output=0.5, kind="b"),
