@@ -16,7 +16,6 @@ import numpy as np
 MOST = 1024
 _POWERS = (0.1, 0.3, 0.6)
 _HEADROOM = 10.0
-_OVER = 1.0
 
 
 class EDetector(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +24,7 @@ class EDetector(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         values: the newest values, oldest first, at most `MOST`.
         sums: the Shiryaev-Roberts sum of each bet.
-        open: from an alarm until the evidence is gone; then the bets begin anew.
+        open: from an alarm until the evidence is below the root of 1/rate; then the bets begin anew.
     """
 
     values: list[float] = []
@@ -59,6 +58,6 @@ def stepped(detector: EDetector, value: float, *, rate: float) -> EDetector:
     after = EDetector(values=[*kept, value], sums=sums, open=detector.open)
     if after.evidence >= 1.0 / rate:
         return msgspec.structs.replace(after, open=True)
-    if after.open and after.evidence <= _OVER:
+    if after.open and after.evidence <= math.sqrt(1.0 / rate):
         return msgspec.structs.replace(after, open=False, sums=[0.0] * len(_POWERS))
     return after

@@ -49,7 +49,7 @@ def window_scores(now: Tally, before: Tally, past: Tally) -> dict[str, float]:
 
 def estimated_scores(estimate: Estimate) -> dict[str, float]:
     """`estimated_log_loss`, `estimated_accuracy`, `estimated_roc_auc`, and with `_error` their standard errors."""
-    found = {}
+    found: dict[str, float] = {}
     for name in ("log_loss", "accuracy", "roc_auc"):
         figure = getattr(estimate, name)
         if figure is not None:

@@ -87,10 +87,11 @@ def judge_outputs(state: PerformanceState, outputs: Sequence[int], monitoring: M
         share: of `monitoring.false_alarms_per_window` that this kind may use.
     """
     past = state.past.total()
+    rows = sum(outputs)
     alpha = share * monitoring.false_alarms_per_window
     finding = estimate_finding(past, outputs, alpha=alpha, min_rows=monitoring.min_rows)
     scores: dict[str, float] = {}
-    if past.task in ("binary", "multiclass") and past.losses.rows >= LEAST_EXAMPLES and sum(outputs):
+    if past.task in ("binary", "multiclass") and past.losses.rows >= LEAST_EXAMPLES and rows:
         found = estimate(past.task, calibration_map(past), np.array(outputs, dtype=np.float64))
         scores = estimated_scores(found)
     return Judged(state=state, findings=[finding], scores=scores)

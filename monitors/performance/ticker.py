@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Ticker:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def __enter__(self) -> "Ticker":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -42,6 +43,6 @@ class Ticker:
         while not self._stop.is_set():
             try:
                 self._call()
-            except Exception:  # the next call comes, whatever this one met
+            except Exception:  # noqa: BLE001 - the next call comes, whatever this one met
                 _log.exception("the look at the clock failed")
             self._stop.wait(self._seconds)
