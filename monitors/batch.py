@@ -22,6 +22,7 @@ from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
 from stream_trainer.errors import StoreUnavailable
+from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
 
@@ -81,7 +82,7 @@ class Monitor:
         self._report_folder = report_folder
         self._known = open_alerts
         self._sample_rows = sample_rows
-        self._policy = policy or LifePolicy(min_rows=pipeline.monitoring.min_rows)
+        self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._act = act
         self._told: dict[bool, Judgement] = {}
@@ -217,6 +218,15 @@ class Monitor:
         now = msgspec.structs.replace(now, open={**now.open, **{event.alert_key: event for event in events}})
         self._send(events, now)
         return msgspec.structs.replace(state, life=now)
+
+
+def patient(monitoring: Monitoring) -> LifePolicy:
+    """Pauses of a few windows, where windows are long."""
+    usual = LifePolicy()
+    return LifePolicy(
+        repeat_every=max(usual.repeat_every, 10 * monitoring.window),
+        cooldown=max(usual.cooldown, 3 * monitoring.window),
+    )
 
 
 def decode_summary(payload: bytes) -> Summary:
