@@ -93,7 +93,7 @@ class Bins:
         """How many coarse bins there are; the last one is "missing"."""
         return int(self.coarse[-1]) + 1
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """A readable name for each fine bin."""
         if self.categorical:
@@ -101,7 +101,7 @@ class Bins:
         bounds = ("-inf", *(f"{e:.6g}" for e in self.edges), "inf")
         return (*(f"[{low}, {high})" for low, high in itertools.pairwise(bounds)), *self.ends)
 
-    @property
+    @cached_property
     def coarse_names(self) -> tuple[str, ...]:
         """A readable name for each coarse bin."""
         if self.kind == "index":
