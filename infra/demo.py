@@ -30,8 +30,6 @@ _TICK = 0.5
 _LINE_EVERY = 5.0
 _PLAIN_WIDTH = 140
 _FLIGHTS_A_DAY = 922
-# The reference covers a week of flights; a window of another length would differ in its days of the week alone.
-_WEEKLY = {"STREAM_TRAINER_MONITOR__WINDOW_ROWS": str(7 * _FLIGHTS_A_DAY)}
 # A first batch costs most for what is new in it, and waits for all that came while Spark started: a small one is out
 # sooner. Each state partition is one more store, worker and task in every batch, on two cores.
 _SMALL_JOINER = {"STREAM_TRAINER_JOIN__MAX_RECORDS_PER_BATCH": "4000", "STREAM_TRAINER_JOIN__STATE_PARTITIONS": "1"}
@@ -112,7 +110,7 @@ class Demo:
 
     def _units(self, settings: Settings, tail: Tail, lent: Lent) -> list[Unit]:
         logs = self._folder / "logs"
-        more = {**_WEEKLY, **_SMALL_JOINER, **_short_lived()}
+        more = {**_SMALL_JOINER, **_short_lived()}
 
         def replay_arguments() -> list[str]:
             speed = self._rate * 86_400 / _FLIGHTS_A_DAY
