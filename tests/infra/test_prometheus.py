@@ -202,7 +202,7 @@ def prometheus(folder: Path, port: int, *, target: int, manager: int) -> list[st
     text = (RULES / "prometheus.yml").read_text()
     text = text.replace("127.0.0.1:9093", f"127.0.0.1:{manager}").replace("127.0.0.1:8004", f"127.0.0.1:{target}")
     config = yaml.safe_load(text)
-    config["global"] = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+    config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "stream-trainer-monitor"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(RULES / "rules.yml", folder)
