@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from monitors.gauges import label
+
 MISSING = "(missing)"
+_MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "&": "\uff06", "`": "\u2019"})
 
 
 def usable_columns(
@@ -27,7 +30,14 @@ def usable_columns(
 
 
 def cleaned(frame: pd.DataFrame, numeric: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
-    """These columns alone: numbers without infinities, texts with a word for what is missing."""
+    """These columns alone: numbers without infinities, texts as `harmless` with a word for what is missing."""
     numbers = {n: frame[n].astype("float64").replace([np.inf, -np.inf], np.nan) for n in numeric}
-    words = {n: frame[n].astype("object").where(frame[n].notna(), MISSING).astype(str) for n in texts}
+    words = {
+        n: frame[n].astype("object").where(frame[n].notna(), MISSING).map(lambda w: harmless(str(w))) for n in texts
+    }
     return pd.DataFrame({**numbers, **words}, index=frame.index)
+
+
+def harmless(text: str) -> str:
+    """A text from data as it may stand in an HTML file that escapes nothing: no markup, one line, not long."""
+    return label(text).translate(_MARKUP)

@@ -22,7 +22,7 @@ from evidently.sdk.models import DashboardPanelPlot, PanelMetric, ProjectModel
 from evidently.ui.workspace import Workspace
 from pydantic.v1 import PrivateAttr
 
-from monitors.columns import cleaned, usable_columns
+from monitors.columns import cleaned, harmless, usable_columns
 from monitors.evidence import Evidence, Score
 
 MOST_COLUMNS = 50
@@ -71,7 +71,8 @@ def snapshot_of(current: pa.Table, reference: pa.Table, evidence: Evidence) -> A
     frames = current.to_pandas(), reference.to_pandas()
     alarmed = list(dict.fromkeys(score.feature for score in evidence.scores if score.alarm))
     numeric, texts = usable_columns(*frames, first=alarmed, most=MOST_COLUMNS)
-    now, before = (cleaned(frame, numeric, texts) for frame in frames)
+    now, before = (cleaned(frame, numeric, texts).rename(columns=harmless) for frame in frames)
+    numeric, texts = list(map(harmless, numeric)), list(map(harmless, texts))
     if not (numeric or texts or evidence.scores):
         raise ValueError("no column has known values on both sides")
     try:
@@ -90,7 +91,7 @@ def _run(now: pd.DataFrame, before: pd.DataFrame, numeric: list[str], texts: lis
     return Report(items, include_tests=True).run(
         *sides,
         timestamp=evidence.end.astimezone(UTC).replace(tzinfo=None),
-        name=", ".join(evidence.alerts)[:200] or "window",
+        name=harmless(", ".join(evidence.alerts)) or "window",
         metadata={"pipeline": evidence.pipeline, "version": str(evidence.version)},
         tags=["alarm"] if any(score.alarm for score in evidence.scores) else [],
     )
@@ -109,7 +110,8 @@ def _metrics(scores: Sequence[Score]) -> list[MonitorScore]:
     """A metric for each number; the first carries a table of all for people."""
     found = []
     for score in scores:
-        labels = {"kind": score.kind, "feature": score.feature, "segment": score.segment, "against": score.against}
+        names = {"feature": harmless(score.feature), "segment": harmless(score.segment)}
+        labels = {**names, "kind": score.kind, "against": score.against}
         for name, value in {**score.scores, ALARM: float(score.alarm)}.items():
             metric = MonitorScore(**labels, score=name)
             metric._value = value  # noqa: SLF001
@@ -125,7 +127,7 @@ def _table(scores: Sequence[Score]) -> Any:
         title="What the monitor decided",
         column_names=["feature", "segment", "kind", "against", ALARM, *SCORES],
         data=[
-            [s.feature, s.segment, s.kind, s.against, "yes" if s.alarm else "no"]
+            [harmless(s.feature), harmless(s.segment), s.kind, s.against, "yes" if s.alarm else "no"]
             + [f"{s.scores[name]:.4g}" if name in s.scores else "" for name in SCORES]
             for s in ordered
         ],

@@ -23,7 +23,6 @@ from stream_trainer.settings import environment
 from .test_alerts import DRIFT, walk
 from .worlds import CONTRACT, START, features, frozen, records
 
-
 FINDINGS = [
     Finding(
         kind="drift",
@@ -82,7 +81,7 @@ def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> Non
         ("carrier", "baseline", "p_value"): 0.5,
         ("carrier", "baseline", "alarm"): 0.0,
     }
-    assert read_by_evidently(tmp_path / "workspace") == f"monitored {START.replace(tzinfo=None).isoformat()} 7"
+    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:02:00 7"
 
 
 def our_scores(stored: Path) -> dict[tuple[str, str, str], float]:

@@ -19,7 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of Evidently and what it im
 SCORE = Score(
     kind="drift", feature="a", segment="", against="learned", alarm=True, scores={"p_value": 1e-6, "psi": 0.5}
 )
-HOSTILE = "<script>alert(1)</script>\n\x1b[31m{{x}}"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=2>\n\x1b[31m{{x}}"
+
+HOSTILE_SCORE = Score(
+    kind="drift", feature=HOSTILE, segment=f"a={HOSTILE}", against="learned", alarm=True, scores={"psi": 0.5}
+)
 
 
 def table(**columns: list[Any]) -> pa.Table:
@@ -65,7 +69,9 @@ def test_without_a_column_that_can_be_compared_our_scores_are_the_report(tmp_pat
 @pytest.mark.parametrize(
     "values", [[float("inf"), 1.0] * 20, [1e300, -1e300] * 20, [5.0] * 40, [HOSTILE, "x"] * 20, [True, False] * 20]
 )
-def test_columns_of_every_kind_are_reported(values: list[Any], tmp_path: Path) -> None:
+def test_s15_columns_of_every_kind_are_reported_and_names_from_data_are_no_markup(
+    values: list[Any], tmp_path: Path
+) -> None:
     html = written(
         table(**{"a": values, HOSTILE: [1.0, 2.0] * 20}),
         table(**{"a": values, HOSTILE: [1.0, 2.0] * 20}),
@@ -73,7 +79,12 @@ def test_columns_of_every_kind_are_reported(values: list[Any], tmp_path: Path) -
         tmp_path,
     )
     assert "What the monitor decided" in html
-    assert "<script>alert(1)" not in html
+    stored = "".join(path.read_text() for path in (tmp_path / "workspace").rglob("*.json"))
+    for text in ("alert(1)", "onerror=2"):
+        assert text in html, "it is told"
+    for markup in ("<script>alert", "</script>\\n", "<img"):
+        assert markup not in html, "it is text"
+        assert markup not in stored
 
 
 def test_a_workspace_that_cannot_be_written_costs_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
