@@ -74,10 +74,10 @@ def _side(contract: Contract, table: pa.Table, most: int) -> dict[str, pa.Array]
             whole &= columns[feature.name].is_valid().to_numpy(zero_copy_only=False)
     kept = pa.array(np.flatnonzero(whole)[:most])
     found = {name: column.take(kept) for name, column in columns.items()}
-    for feature in contract.features:
-        if isinstance(feature, Vector):
-            zeros = [[0.0] * feature.size] * len(kept)
-            found[feature.name] = pa.array(zeros, kinds[feature.name])
+    for vector in contract.features:
+        if isinstance(vector, Vector):
+            zeros = [[0.0] * vector.size] * len(kept)
+            found[vector.name] = pa.array(zeros, kinds[vector.name])
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -198,7 +199,7 @@ def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
 def _behind(query: StreamingQuery) -> float:
     """Records that wait in the partition that is furthest behind, as of the last progress; NaN while none is known."""
     with suppress(Exception):  # told when somebody asks, which may be while it starts or ends
-        progress = query.lastProgress or {}
+        progress: Any = query.lastProgress or {}
         return max(float(source["metrics"]["maxOffsetsBehindLatest"]) for source in progress["sources"])
     return math.nan
 

@@ -59,7 +59,7 @@ class _Stored(SingleValueCalculation[MonitorScore]):  # type: ignore[misc]
 
     def display_name(self) -> str:
         metric = self.metric
-        return " ".join(filter(None, (metric.score, "of", metric.feature, metric.segment, "against", metric.against)))
+        return f"{metric.score} of {metric.feature} in {metric.segment} against {metric.against}"
 
 
 def snapshot_of(current: pa.Table, reference: pa.Table, evidence: Evidence) -> Any:
@@ -110,7 +110,7 @@ def _metrics(scores: Sequence[Score]) -> list[MonitorScore]:
     """A metric for each number; the first carries a table of all for people."""
     found = []
     for score in scores:
-        names = {"feature": harmless(score.feature), "segment": harmless(score.segment)}
+        names = {"feature": harmless(score.feature) or "all", "segment": harmless(score.segment) or "all rows"}
         labels = {**names, "kind": score.kind, "against": score.against}
         for name, value in {**score.scores, ALARM: float(score.alarm)}.items():
             metric = MonitorScore(**labels, score=name)
@@ -159,7 +159,9 @@ def _arrange(project: Any) -> None:
         for score in (*SCORES, ALARM):
             values = [
                 PanelMetric(
-                    legend="{{feature}} {{segment}}", metric=_METRIC, metric_labels={"against": against, "score": score}
+                    legend="{{feature}}, {{segment}}",
+                    metric=_METRIC,
+                    metric_labels={"against": against, "score": score},
                 )
             ]
             panel = DashboardPanelPlot(
