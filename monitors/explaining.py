@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,9 +19,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from monitors.content import Content
 from monitors.findings import Finding
+from monitors.questions import Compared
+from monitors.sampled import sample_of
 from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Vector
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.reference import Reference, table_from_bytes
 from stream_trainer.schema import arrow_fields
 from stream_trainer.store import ModelStore
 
@@ -247,28 +252,23 @@ class Explainer:
         self._busy: threading.Thread | None = None
         self._newest: tuple[object, dict[str, float]] = (None, {})
 
-    def __call__(
-        self,
-        findings: Sequence[Finding],
-        window: Callable[[], pa.Table],
-        reference: Callable[[], pa.Table],
-        *,
-        version: int,
-        key: object,
-    ) -> Sequence[Finding]:
-        """The findings with weights, when one of them is drift; never raises.
+    def __call__(self, findings: Sequence[Finding], window: Content, compared: Compared) -> Sequence[Finding]:
+        """The findings of one round with weights, when one of them is drift; never raises.
 
         Args:
             findings: of one round.
-            window: its sample; asked once for each `key`, as `reference` is.
-            reference: the frozen sample.
-            version: the one that served.
-            key: says which window and version it is.
+            window: its newest window, whose sample is explained.
+            compared: holds the reference's sample, and which version served.
         """
-        if not any(finding.state == "drift" for finding in findings):
+        frozen, served, sample = compared.frozen, compared.served, window.sample
+        drifted = any(finding.state == "drift" for finding in findings)
+        if not drifted or frozen is None or served is None or sample is None:
             return findings
+        key = (window.first, window.last, window.rows, served.version)
         if self._newest[0] != key:
-            self._newest = (key, self._bounded(lambda: self._weights(window(), reference(), version)))
+            reference, version = frozen.reference, served.version
+            work = partial(self._weights, sample, reference, version)
+            self._newest = (key, self._bounded(work))
         return weighed(findings, self._newest[1])
 
     def _bounded(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -290,9 +290,9 @@ class Explainer:
         self._count("failed" if weights is None else "explained" if weights else "unchanged")
         return weights or {}
 
-    def _weights(self, window: pa.Table, reference: pa.Table, version: int) -> dict[str, float]:
+    def _weights(self, sample: bytes, reference: Reference, version: int) -> dict[str, float]:
         contract = self._pipeline.contract
-        samples = samples_of(contract, window, reference)
+        samples = samples_of(contract, table_from_bytes(sample), sample_of(reference, MOST_ROWS))
         return {} if samples is None else shares(contract, samples, self._predict(version))
 
     def _predict(self, version: int) -> Predict:

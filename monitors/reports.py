@@ -18,9 +18,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from monitors.alerts import Alert
+from monitors.content import PRIORITY
 from monitors.evidence import Evidence, encoded, scores_for_report
 from monitors.findings import Finding
-from monitors.summary import PRIORITY
+from monitors.sampled import sample_of
 from stream_trainer.reference import Reference, table_to_bytes
 from stream_trainer.settings import environment
 
@@ -87,14 +88,11 @@ def report_job(
     first = opened[0]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", first.alert_key).strip(".-")
     at = first.opened_at.strftime("%Y%m%dT%H%M%S")
-    columns = {b.feature: b.sample_words if b.categorical else b.sample for b in reference.bins}
-    known = {name: pa.array(values[:rows]) for name, values in columns.items() if values}
-    shortest = min((len(values) for values in known.values()), default=0)
     return Job(
         alerts=tuple((alert.alert_key, alert.opened_at) for alert in opened),
         out=folder / f"{name}-{at}.html",
         current=table_to_bytes(sample.drop_columns([PRIORITY]).slice(0, rows)),
-        reference=table_to_bytes(pa.table({name: values[:shortest] for name, values in known.items()})),
+        reference=table_to_bytes(sample_of(reference, rows)),
         evidence=Evidence(
             pipeline=first.pipeline,
             end=first.window.end,

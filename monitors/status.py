@@ -7,7 +7,6 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from monitors.alerts import Alert
-from monitors.drift import FeatureDrift
 from monitors.findings import Finding
 from monitors.gauges import PREFIX, OpenAlert, Round, Standing
 from monitors.summary import Summary
@@ -59,12 +58,6 @@ class Metrics:
     def behind_by(self, records: Callable[[], float]) -> None:
         """How many records wait in the topic; asked whenever somebody looks."""
         self._behind.set_function(records)
-
-    def judged(self, closing: str, verdicts: Iterable[FeatureDrift]) -> None:
-        """One window was closed."""
-        self._windows.labels(closing).inc()
-        for verdict in verdicts:
-            self._verdicts.labels(verdict.verdict).inc()
 
     def evaluated(
         self,
@@ -129,6 +122,6 @@ def _open(alert: Alert) -> OpenAlert:
         kind=alert.kind,
         severity=alert.severity,
         feature=alert.feature,
-        segment=getattr(alert, "segment", ""),
-        against=getattr(alert, "against", ""),
+        segment=alert.segment,
+        against=alert.against,
     )

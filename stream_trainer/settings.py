@@ -210,12 +210,13 @@ class TrialSettings(Section):
 
 
 class MonitorSettings(Section):
-    """Windows and provisional thresholds of the drift monitor."""
+    """Where the monitor keeps its state, and where it tells what; how a pipeline is watched is its `Monitoring`."""
 
-    window_rows: int = Field(default=2_000, ge=50)
-    window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
-    report_rows: int = Field(default=2_000, ge=100)
+    max_records_per_batch: int = Field(
+        default=20_000, ge=1, description="predictions and examples together; blocks count 1"
+    )
+    report_rows: int = Field(default=2_000, ge=100, description="rows of a window that are kept for a report")
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"

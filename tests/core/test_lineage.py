@@ -49,9 +49,9 @@ def test_the_baseline_is_kept_until_the_bins_are_frozen(world: World) -> None:
     assert [m.reference is not None for m in files] == [False, True, True]
     bins = reference.Reference.from_bytes(world.store.reference(files[1].reference or ""))
     assert {sum(b.counts) for b in bins.bins} == {PIPELINE.reference_rows}
-    learned = reference.table_from_bytes(world.store.file(world.store.read(3), LEARNED)).to_pylist()
-    total = sum(r["count"] for r in learned if r["feature"] == "distance" and r["segment"] == "")
-    assert total == world.store.read(3).manifest.total.trained
+    learned = reference.Learned.from_bytes(world.store.file(world.store.read(3), LEARNED), bins).total(bins)
+    for feature in ("distance", reference.LABEL, reference.OUTPUT):
+        assert learned[bins.places[feature, ""]].sum() == world.store.read(3).manifest.total.trained
 
 
 def test_the_golden_rows_give_their_stored_outputs(world: World) -> None:

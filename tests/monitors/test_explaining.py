@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monitors.baseline import Baseline, Frozen
+from monitors.content import Content
 from monitors.explaining import Explainer, given_back, samples_of, shares
 from monitors.findings import Finding
+from monitors.questions import Compared
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
 from stream_trainer.features import encode, feature_spec
 from stream_trainer.learner import answer
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.reference import Reference, table_to_bytes
+from stream_trainer.reference.bins import Bins
 
 CONTRACT = Contract(
     features=[
@@ -176,34 +181,52 @@ def test_the_pipelines_own_learner_and_feature_code_are_asked() -> None:
     assert store.read_versions == [7]
 
 
+def frozen(window: pa.Table, key: int, table_: pa.Table | None = None) -> tuple[Content, Compared]:
+    """A window and what it is compared with, as far as an explanation needs them; `key` tells windows apart."""
+    kept = table(0) if table_ is None else table_
+    bins = tuple(
+        Bins(feature=name, kind="words", words=("a",), sample_words=tuple(kept.column(name).to_pylist()))
+        if name == "word"
+        else Bins(feature=name, kind="numbers", sample=tuple(kept.column(name).to_pylist()))
+        for name in kept.column_names
+    )
+    reference = Frozen("digest", Reference(bins))
+    served = Baseline(7, reference, np.zeros(0, np.int64))
+    return Content(rows=key, sample=table_to_bytes(window)), Compared(frozen=reference, served=served)
+
+
 def test_findings_get_the_weight_of_their_feature_and_a_window_is_explained_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     explain, _, counted = explainer()
     monkeypatch.setattr(explain, "_predict", lambda _version: by_used)
-    for key in ("w1", "w1", "w2"):
-        found = explain(DRIFT, lambda: table(1, used=1.0), lambda: table(0), version=7, key=key)
+    for key in (1, 1, 2):
+        found = explain(DRIFT, *frozen(table(1, used=1.0), key))
         assert found[0].weight is not None
         assert found[0].weight > 0.95
         assert found[1].weight is None
     assert counted == ["explained", "explained"]
     quiet = [Finding(kind="drift", feature="used", against="learned", state="quiet")]
-    assert explain(quiet, lambda: pytest.fail("not asked"), lambda: table(0), version=7, key="w3") == quiet
+    assert explain(quiet, *frozen(table(1, used=1.0), 3)) == quiet
+    window, compared = frozen(table(1, used=1.0), 4)
+    assert explain(DRIFT, Content(rows=4), compared) == DRIFT
+    assert explain(DRIFT, window, Compared(frozen=compared.frozen, served=None)) == DRIFT
+    assert counted == ["explained", "explained"]
 
 
 @pytest.mark.parametrize("trouble", [OSError("the store is away"), ValueError("no such version")])
 def test_a_failure_costs_the_explanation_only(trouble: Exception, caplog: pytest.LogCaptureFixture) -> None:
     explain, _, counted = explainer(trouble)
-    assert explain(DRIFT, lambda: table(1, used=1.0), lambda: table(0), version=7, key="w") == DRIFT
+    assert explain(DRIFT, *frozen(table(1, used=1.0), 1)) == DRIFT
     assert counted == ["failed"]
     assert str(trouble) in caplog.text
 
 
 def test_a_sample_without_a_feature_and_a_model_that_answers_nan_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     explain, _, counted = explainer()
-    assert explain(DRIFT, lambda: table(1).drop_columns(["word"]), lambda: table(0), version=7, key="w1") == DRIFT
+    assert explain(DRIFT, *frozen(table(1).drop_columns(["word"]), 1)) == DRIFT
     monkeypatch.setattr(explain, "_predict", lambda _: lambda columns: np.full(len(columns["used"]), np.nan))
-    assert explain(DRIFT, lambda: table(1), lambda: table(0), version=7, key="w2") == DRIFT
+    assert explain(DRIFT, *frozen(table(1), 2)) == DRIFT
     assert counted == ["failed", "failed"]
 
 
@@ -217,8 +240,8 @@ def test_a_model_that_never_answers_holds_nobody_up(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(explain, "_predict", hang)
     try:
-        for key in ("w1", "w2"):  # the second does not even start
-            assert explain(DRIFT, lambda: table(1), lambda: table(0), version=7, key=key) == DRIFT
+        for key in (1, 2):  # the second does not even start
+            assert explain(DRIFT, *frozen(table(1), key)) == DRIFT
     finally:
         released.set()
         busy = explain._busy

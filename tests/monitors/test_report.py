@@ -7,21 +7,22 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from monitors.columns import usable_columns
+from monitors.content import PRIORITY
 from monitors.evidence import Evidence, decoded, encoded, scores_for_report
 from monitors.findings import Effect, Finding
 from monitors.reports import Job, Reports, prune, report_job
-from monitors.summary import Summarise
-from stream_trainer.reference import table_from_bytes, table_to_bytes
+from stream_trainer.reference import table_to_bytes
 from stream_trainer.settings import environment
+from tests.security.test_webhook import ALERT
 
-from .test_alerts import DRIFT, walk
-from .worlds import CONTRACT, START, features, frozen, records
+from .worlds import START, columns, features, frozen
 
 FINDINGS = [
     Finding(
@@ -47,13 +48,10 @@ EVIDENCE = Evidence(pipeline="flights", end=START)
 def _job(folder: Path) -> Job:
     rng = np.random.default_rng(3)
     reference, _ = frozen(rng)
-    summary = Summarise(contract=CONTRACT, reference=reference, sample_rows=300).of(records(features(rng, 300)))
-    sample = table_from_bytes(summary.sample or b"")
-    sample = sample.set_column(1, "dep_hour", pa.nulls(sample.num_rows, pa.float64()))
-    [(_, opened)] = walk([DRIFT, DRIFT])
-    return report_job(
-        folder, [opened], sample, reference, 300, findings=FINDINGS, workspace=folder.parent / "workspace"
-    )
+    kept = {n: c for n, c in columns(features(rng, 300), rng).items() if n in ("distance", "carrier")}
+    sample = pa.table({**kept, "dep_hour": pa.nulls(300, pa.float64()), PRIORITY: pa.array(range(300))})
+    workspace = folder.parent / "workspace"
+    return report_job(folder, [ALERT], sample, reference, 300, findings=FINDINGS, workspace=workspace)
 
 
 def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> None:
@@ -81,7 +79,7 @@ def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> Non
         ("carrier", "baseline", "p_value"): 0.5,
         ("carrier", "baseline", "alarm"): 0.0,
     }
-    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:02:00 7"
+    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:00:00 7"
 
 
 def our_scores(stored: Path) -> dict[tuple[str, str, str], float]:
@@ -134,10 +132,7 @@ def test_closing_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
-    [(_, opened)] = walk([DRIFT, DRIFT])
-    import msgspec
-
-    opened = msgspec.structs.replace(opened, alert_key="drift/../../etc/x y")
+    opened = msgspec.structs.replace(ALERT, alert_key="drift/../../etc/x y")
     reference, _ = frozen(np.random.default_rng(3))
     job = report_job(tmp_path, [opened], pa.table({"_priority": [1]}), reference, 10)
 
