@@ -187,7 +187,7 @@ def frozen(window: pa.Table, key: int, table_: pa.Table | None = None) -> tuple[
     bins = tuple(
         Bins(feature=name, kind="words", words=("a",), sample_words=tuple(kept.column(name).to_pylist()))
         if name == "word"
-        else Bins(feature=name, kind="numbers", sample=tuple(kept.column(name).to_pylist()))
+        else Bins(feature=name, kind="number", sample=tuple(kept.column(name).to_pylist()))
         for name in kept.column_names
     )
     reference = Frozen("digest", Reference(bins))
