@@ -18,11 +18,21 @@ from stream_trainer.errors import UsageError
 
 Severity = Literal["info", "warning", "critical"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-# As `monitors.findings.Kind`.
-KINDS = frozenset(
-    ("drift", "quality", "prediction", "label", "multivariate", "loss")
-    + ("concept", "estimate", "schema", "freshness", "silence")
-)
+# Of an alert; as `monitors.findings.Kind`.
+Kind = Literal[
+    "drift",
+    "quality",
+    "prediction",
+    "label",
+    "multivariate",
+    "loss",
+    "concept",
+    "estimate",
+    "schema",
+    "freshness",
+    "silence",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_BYTES = 16 * 2**10
 MOST_FACTOR, MOST_ROWS, MOST_RECORDS = 100.0, 10_000_000, 1_000_000
 
@@ -51,7 +61,9 @@ class RaiseLearningRate(_Action, frozen=True, kw_only=True, tag="raise_learning_
 
     def __post_init__(self) -> None:
         if not (_is_number(self.factor) and 1.0 < self.factor <= MOST_FACTOR):
-            raise UsageError(f"RaiseLearningRate: factor is {self.factor!r}: give a number above 1, at most {MOST_FACTOR:g}")
+            raise UsageError(
+                f"RaiseLearningRate: factor is {self.factor!r}: give a number above 1, at most {MOST_FACTOR:g}"
+            )
         _check_whole("RaiseLearningRate: rows", self.rows, MOST_ROWS)
         msgspec.structs.force_setattr(self, "factor", float(self.factor))
 
@@ -101,7 +113,7 @@ class When:
         UsageError: something of it cannot be.
     """
 
-    kind: str
+    kind: Kind
     do: Asking
     severity: Severity = "warning"
     feature: str | None = None
@@ -111,11 +123,12 @@ class When:
             raise UsageError(f"When: there is no kind of alert {self.kind!r}; use one of {', '.join(sorted(KINDS))}")
         if self.severity not in SEVERITIES:
             raise UsageError(f"When: severity is {self.severity!r}: use {', '.join(SEVERITIES)}")
-        if self.feature is not None and not (isinstance(self.feature, str) and self.feature):
+        if self.feature == "":
             raise UsageError("When: feature is the name of one, or None for any")
-        if not isinstance(self.do, Asking):
+        do: object = self.do
+        if not isinstance(do, Asking):
             names = ", ".join(kind.__name__ for kind in get_args(Asking))
-            raise UsageError(f"When: do is {self.do!r}: give one of {names}, such as HoldPromotion()")
+            raise UsageError(f"When: do is {do!r}: give one of {names}, such as HoldPromotion()")
 
     def is_about(self, kind: str, feature: str) -> bool:
         """Whether alerts of this kind about this feature are meant, however severe."""
@@ -180,9 +193,10 @@ def action_of(fields: Mapping[str, Any]) -> Action:
         UsageError: there is no such action, or a value is not one of it.
     """
     try:
-        return msgspec.convert(dict(fields), type=Action)
+        action: Action = msgspec.convert(dict(fields), type=Action)
     except (msgspec.MsgspecError, ValueError) as error:
         raise UsageError(f"{fields.get('kind')}: {error}") from error
+    return action
 
 
 def _is_number(value: object) -> bool:

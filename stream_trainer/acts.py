@@ -27,7 +27,7 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
 class Champion(msgspec.Struct, frozen=True, kw_only=True):
     """The entry of the alias `champion` that an act appends, if the newest is still number `based_on`."""
 
-    version: Number | None
+    version: Number
     hold: bool
     promotion: Literal["auto", "manual", "gated"]
     based_on: Count

@@ -51,9 +51,7 @@ class Member:
         self._parameters = [one for group in self._optimizer.param_groups for one in group["params"]]
         self._before = [parameter.detach().clone() for parameter in self._parameters]
 
-    def step(
-        self, rows: Tensor, labels: Tensor, weights: Tensor | None, pace: float = 1.0
-    ) -> tuple[float, float]:
+    def step(self, rows: Tensor, labels: Tensor, weights: Tensor | None, pace: float = 1.0) -> tuple[float, float]:
         """Loss and gradient norm before clipping; if either is not finite, no step was made. It is `pace` times as long."""
         self._optimizer.zero_grad(set_to_none=True)
         logits = self._net(rows)

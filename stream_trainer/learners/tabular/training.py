@@ -70,8 +70,7 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     if model.linear:
         own = inputs[:, model.memory.width(head.size) :]
         weights, size = parts["linear"]["weights"], recipe.passes.rows
-        weights = model.linear.learned(weights, own, codes, counts, head, size, pace=pace.at(0))
-        parts["linear"] = {"weights": weights}
+        parts["linear"]["weights"] = model.linear.learned(weights, own, codes, counts, head, size, pace=pace.at(0))
 
     # 4. What is remembered.
     kept = since.kept(model.replay, model.memory.width(head.size))
