@@ -4,6 +4,7 @@ import time
 
 from kafka import KafkaConsumer, TopicPartition
 
+from stream_trainer.acting import Asked, parse
 from stream_trainer.acts import Read
 from stream_trainer.errors import BrokerUnavailable, UsageError
 from stream_trainer.kafka import Admin, committed_reader, reached
@@ -11,6 +12,7 @@ from stream_trainer.outside import Page, Request
 from stream_trainer.settings import KafkaSettings
 
 _POLL_MS = 200
+_PAGE = 500
 
 
 class KafkaRequests:
@@ -56,3 +58,24 @@ class KafkaRequests:
             for records in self._consumer.poll(timeout_ms=_POLL_MS, max_records=most).values():
                 found += [Request(record.offset, record.key, record.value) for record in records if record.offset < end]
         return found[:most]
+
+
+def all_requests(settings: KafkaSettings, topic: str) -> list[Asked]:
+    """Everything that is asked in the topic as it is now, each once; records that are no requests are left out.
+
+    Raises:
+        InputLost, UsageError, BrokerUnavailable: see `KafkaRequests`.
+    """
+    found: dict[str, Asked] = {}
+    with Admin(settings) as admin:
+        log = KafkaRequests(settings, topic, admin)
+        try:
+            read: Read | None = None
+            while (page := log.after(read, _PAGE)).records:
+                for record in page.records:
+                    if (asked := parse(record.key, record.value)) is not None:
+                        found.setdefault(asked.action_id, asked)
+                read = Read(topic_id=page.topic_id, next=page.next)
+        finally:
+            log.close()
+    return list(found.values())

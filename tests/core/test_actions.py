@@ -47,8 +47,8 @@ class Scene:
         self.clock = FakeClock()
 
     def train(self, **options: Any) -> Lineage:
-        given_options = {"settings": of_batches(100), "clock": self.clock, "requests": self.requests} | options
-        return train(self.pipeline, self.log, self.folder, **given_options)
+        chosen: dict[str, Any] = {"settings": of_batches(100), "clock": self.clock, "requests": self.requests} | options
+        return train(self.pipeline, self.log, self.folder, **chosen)
 
     def more(self, batches: int = 1) -> Lineage:
         """So many further micro-batches."""
@@ -91,17 +91,11 @@ def test_a_raised_rate_changes_what_is_learned_and_is_replayed_bit_for_bit(tmp_p
     check("manifest", as_json(store(scene.folder).read(1).manifest))
 
 
-def test_rows_are_counted_down_over_versions_and_restarts(scene: Scene) -> None:
-    scene.requests.ask(asked(FASTER))
-    left = []
-    for _ in range(4):
-        state = scene.more().state.training
-        left.append(int(state["pace.rows"]) if "pace.rows" in state else None)
-    assert left[0] is None  # four micro-batches of 20 have used up the 50 rows
-    alone = Scene(scene.folder.parent / "alone", batches=0)
+def test_rows_are_counted_down_over_versions_and_restarts(tmp_path: Path) -> None:
+    alone = Scene(tmp_path, batches=0)
     alone.requests.ask(asked(FASTER))
-    left = [alone.more().state.training.get("pace.rows") for _ in range(4)]
-    assert [None if rows is None else int(rows) for rows in left] == [30, 10, None, None]
+    found = [alone.more().state.training.get("pace.rows") for _ in range(4)]
+    assert [None if rows is None else int(rows) for rows in found] == [30, 10, None, None]
 
 
 def test_a_kill_after_the_intent_repeats_the_action_though_the_topic_was_emptied(tmp_path: Path) -> None:
@@ -353,4 +347,4 @@ def test_shares_of_partitions_and_what_is_gone() -> None:
         ({}, {}, "nothing was learned"),
     ):
         with pytest.raises(Refusal, match=says):
-            newest_ranges(position, earliest, 5)  # type: ignore[arg-type]
+            newest_ranges(position, earliest, 5)
