@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from stream_trainer.acting import Asked, action_of, id_of_person
+from stream_trainer.acting import Asked, action_of, id_of_person, parse
 from stream_trainer.action_log import all_requests
 from stream_trainer.acts import Act
 from stream_trainer.commands import connecting
 from stream_trainer.commands.champion import who
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
+from stream_trainer.errors import UsageError
 from stream_trainer.kafka import Admin, ControlProducer, topic_plans
 from stream_trainer.loading import load_pipeline
 from stream_trainer.settings import KafkaSettings, Settings
@@ -70,6 +71,8 @@ def ask(
     found = load_pipeline(pipeline)
     by, now = who(), datetime.now(UTC)
     asked = Asked(action_id=id_of_person(by, now, action), action=action, by=by, asked_at=now, reason=reason)
+    if parse(asked.action_id.encode(), msgspec.json.encode(asked)) is None:
+        raise UsageError("--reason: give one line without control characters, of at most 500")
     _create(found.name, settings.kafka)
     producer = ControlProducer(settings.kafka)
     try:
