@@ -16,8 +16,9 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
-from monitors.alerts import Alert, restore
+from monitors.alerts import Alert, Open, restore
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, Publish, decode_summary
 from monitors.explaining import Explainer
@@ -28,6 +29,7 @@ from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
 from monitors.webhook import webhook_of
+from stream_trainer.action_log import all_requests
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
@@ -138,23 +140,24 @@ def start_monitor(
     metrics = Metrics()
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
-        admin.create_missing([plans["predictions"], plans["examples"], plans["alerts"]])
+        admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "actions")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
     store = open_store(settings, pipeline.name)
+    known = restore(read_all(settings.kafka, topics.alerts))
     monitor = Monitor(
         pipeline,
         baselines=Baselines(store),
         states=StateFiles(storage),
         history=History(storage),
-        publish=_publisher(producer, topics.alerts),
+        publish=publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known)),
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
-        open_alerts=restore(read_all(settings.kafka, topics.alerts)),
+        open_alerts=known,
         sample_rows=settings.monitor.report_rows,
     )
     gate = _Gate()
@@ -216,6 +219,16 @@ def _publisher(producer: ControlProducer, topic: str) -> Publish:
         producer.send(topic, [(alert.alert_key, alert) for alert in alerts])
 
     return publish
+
+
+def _actor(pipeline: Pipeline, settings: Settings, producer: ControlProducer, known: Open) -> Actor:
+    topic, rules = pipeline.topics.actions, pipeline.monitoring.actions
+    return Actor(
+        rules,
+        lambda requests: producer.send(topic, [(request.action_id, request) for request in requests]),
+        asked=all_requests(settings.kafka, topic) if rules else (),
+        open_keys=known,
+    )
 
 
 def _stop_when(stop: threading.Event, running: MonitorQuery) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import champion, connecting, keys, lineage, models, rejected, replay
+from stream_trainer.commands import actions, champion, connecting, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
 from stream_trainer.logs import log_as
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.add_typer(actions.app, name="actions")
 app.add_typer(keys.app, name="keys")
 app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
 app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(

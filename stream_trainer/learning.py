@@ -13,6 +13,7 @@ import torch
 
 from stream_trainer import gates, offsets
 from stream_trainer import lineage as lineages
+from stream_trainer.acts import Act, Read
 from stream_trainer.features import encode
 from stream_trainer.gates import Evidence
 from stream_trainer.learner import Batch, LearnReport
@@ -28,10 +29,15 @@ _NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """One micro-batch before it was read: its ranges, and the instant at which they reached the end of the log."""
+    """One micro-batch before it was read: its ranges, and the instant at which they reached the end of the log.
+
+    `acts` are carried out before it and `asked` is how far `P.actions` was read for them; None: nobody has planned any yet.
+    """
 
     ranges: Ranges
     covered_at: datetime | None
+    acts: tuple[Act, ...] | None = None
+    asked: Read | None = None
 
 
 def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:

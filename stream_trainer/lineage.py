@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from stream_trainer import offsets, reference, schema
+from stream_trainer.acts import CutActs, Read
 from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
@@ -95,6 +96,7 @@ class Pending:
     append_time: Span | None = None
     covered_at: datetime | None = None
     gates: tuple[Verdict, ...] = ()
+    acts: tuple[CutActs, ...] = ()
     first_cut: int = 0
     begun: float | None = None
 
@@ -115,6 +117,7 @@ class Lineage:
         head: the newest verified version, None before the first; the weights' parent unless `parent` differs.
         number: the version to be committed next: one above the highest there is, damaged ones included.
         position: the next offsets to read.
+        asked: how far `P.actions` was read; None before.
     """
 
     head: Version | None
@@ -128,6 +131,7 @@ class Lineage:
     total: Rows
     pending: Pending
     golden: pa.Table | None = None
+    asked: Read | None = None
 
 
 def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
@@ -182,6 +186,7 @@ def load(
         total=head.manifest.total,
         pending=Pending(),
         golden=reference.table_from_bytes(store.file(source, GOLDEN)),
+        asked=head.manifest.asked or None,
     )
 
 
