@@ -3,8 +3,11 @@
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from stream_trainer.loading import load_pipeline
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 
 _POLL_SECONDS = 0.5
@@ -15,7 +18,7 @@ def run(address: str, settings: Settings) -> None:
     """Watch a pipeline until SIGTERM or SIGINT; the micro-batch in hand is finished first.
 
     Raises:
-        UsageError: the address names no pipeline.
+        UsageError: the address names no pipeline, or the port of the page cannot be bound.
         Exception: the query failed; a supervisor may start this again, its state is kept.
     """
     # Imported here: a wrong address is told before a JVM is started.
@@ -26,14 +29,40 @@ def run(address: str, settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    session = build_session(settings, f"{pipeline.name}-monitor")
-    try:
-        monitor = start_monitor(session, pipeline, settings)
-        _log.info("watching %s, settings %s", pipeline.topics.predictions, settings.fingerprint())
+    with page_served(pipeline, settings):
+        session = build_session(settings, f"{pipeline.name}-monitor")
         try:
-            while not stop.wait(_POLL_SECONDS):
-                monitor.check()
+            monitor = start_monitor(session, pipeline, settings)
+            _log.info("watching %s, settings %s", pipeline.topics.predictions, settings.fingerprint())
+            try:
+                while not stop.wait(_POLL_SECONDS):
+                    monitor.check()
+            finally:
+                monitor.stop()
         finally:
-            monitor.stop()
-    finally:
-        stop_session(session)
+            stop_session(session)
+
+
+@contextmanager
+def page_served(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
+    """The dashboard for the length of the block, if the settings have a port for it; it needs no Spark.
+
+    Raises:
+        UsageError: the port cannot be bound.
+    """
+    if settings.monitor.page_port < 0:
+        yield
+        return
+    from monitors.page.live import live_sources  # noqa: PLC0415 - who wants no page does not pay for one
+    from monitors.page.server import bound, served  # noqa: PLC0415
+    from monitors.query import checkpoint_url  # noqa: PLC0415
+
+    with bound(settings.monitor.page_host, settings.monitor.page_port) as address:
+        sources = live_sources(pipeline, settings, checkpoint_url(pipeline, settings))
+        with served(address, sources, said=lambda url: _say(pipeline, url)):
+            yield
+
+
+def _say(pipeline: Pipeline, url: str) -> None:
+    print(f"watching {pipeline.name}, dashboard at {url}", flush=True)  # noqa: T201 - the one line of this command
+    _log.info("dashboard at %s", url)

@@ -216,11 +216,18 @@ class MonitorSettings(Section):
     window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
     report_rows: int = Field(default=2_000, ge=100)
+    page_host: str = Field(default="127.0.0.1", description="of the dashboard, which has no keys and only reads")
+    page_port: int = Field(default=8002, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
     )
     webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+
+    @field_validator("page_port", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return -1 if value == "none" else value
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> "MonitorSettings":
