@@ -4,8 +4,9 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from stream_trainer.errors import StreamTrainerError
 from stream_trainer.loading import load_pipeline
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
@@ -61,6 +62,17 @@ def page_served(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
         sources = live_sources(pipeline, settings, checkpoint_url(pipeline, settings))
         with served(address, sources, said=lambda url: _say(pipeline, url)):
             yield
+
+
+@contextmanager
+def page_beside(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
+    """The same beside something that matters more: what keeps it from starting is a warning."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(page_served(pipeline, settings))
+        except (StreamTrainerError, OSError, ImportError) as error:
+            _log.warning("there is no dashboard: %s", error)
+        yield
 
 
 def _say(pipeline: Pipeline, url: str) -> None:

@@ -80,7 +80,9 @@ class Board:
         with self._refreshing:
             found = {
                 "windows": self._try("windows", self._windows),
-                "alerts": self._try("alerts", lambda: self._keep("alerts", ordered(self.sources.alerts())[:MAX_ALERTS])),
+                "alerts": self._try(
+                    "alerts", lambda: self._keep("alerts", ordered(self.sources.alerts())[:MAX_ALERTS])
+                ),
                 "versions": self._try("versions", lambda: self._keep("versions", self.sources.versions())),
                 "freshness": self._try("freshness", lambda: self._keep("freshness", list(self.sources.ages()))),
             }

@@ -1,4 +1,4 @@
-"""The heat map's numbers: findings of many windows kept small, and laid out as features × time.
+"""The heat map's numbers: findings of many windows kept small, and laid out as features by time.
 
 A finding becomes a code: its state first, then its effect; the largest code of a cell is what the cell shows. So cells
 of several tests, kinds, references and windows are put together by the maximum.
@@ -128,7 +128,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True):
-    """Features (or segments) × time; `left_off` rows with less to tell are not shown; `more`: there are older windows."""
+    """Features (or segments) by time; `left_off` rows with less to tell are not shown; `more`: there are older windows."""
 
     columns: list[Slot]
     rows: list[Row]
@@ -238,7 +238,9 @@ def _row(name: tuple[str, str], codes: NDArray[np.float64], worst: NDArray[np.in
     )
 
 
-def since(columns: Sequence[Column], registry: Registry, feature: str, segment: str, start: datetime) -> datetime | None:
+def since(
+    columns: Sequence[Column], registry: Registry, feature: str, segment: str, start: datetime
+) -> datetime | None:
     """When the drift that a window shows began: the first window of the unbroken run up to it; None: no drift there.
 
     Windows without enough data, or without the feature, break no run.

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from monitors.page.problems import problem
@@ -102,13 +104,16 @@ class Events:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One stream, until the client goes, the pace ends it, or the hub closes."""
+        if scope["method"] == "HEAD":
+            await Response(media_type="text/event-stream")(scope, receive, send)
+            return
         stream = self._hub.open(asyncio.get_running_loop())
         if stream is None:
             full = problem(503, "busy", "as many pages are open as there may be; close one, or ask again soon")
             full.headers["retry-after"] = str(BUSY_SECONDS)
             await full(scope, receive, send)
             return
-        gone = asyncio.ensure_future(_gone(receive))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(receive))
         try:
             with suppress(TimeoutError):  # nobody reads: the connection is closed without an end
                 await self._tell(stream, gone, send)
@@ -116,14 +121,14 @@ class Events:
             self._hub.leave(stream)
             gone.cancel()
 
-    async def _tell(self, stream: Stream, gone: "asyncio.Future[None]", send: Send) -> None:
+    async def _tell(self, stream: Stream, gone: "asyncio.Future[Any]", send: Send) -> None:
         loop = asyncio.get_running_loop()
         ends = loop.time() + self._pace.age
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send(send, f"retry: {RETRY_MS}\n\n" + _event("hello", self._revisions()))
         while not (gone.done() or self._hub.closed or loop.time() >= ends):
-            waking = asyncio.ensure_future(stream.wake.wait())
+            waking: asyncio.Future[Any] = asyncio.ensure_future(stream.wake.wait())
             patience = min(self._pace.heartbeat, ends - loop.time())
             await asyncio.wait({waking, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             waking.cancel()

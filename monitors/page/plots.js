@@ -58,7 +58,7 @@ export function drawHistogram(curve, name) {
       ...(total(curve.learned) ? [line(curve.learned, "learned", "model", "solid")] : []),
       ...(total(curve.baseline) ? [line(curve.baseline, "baseline", "reference", "dot")] : []),
     ];
-    const room = Math.max(3, Math.floor(($("histogram").clientWidth || 500) / 46));
+    const room = Math.max(3, Math.floor(($("histogram").clientWidth || 500) / 58));
     const every = Math.ceil(curve.bins.length / room);
     const ticks = places.filter((i) => i % every === 0);
     Object.assign(layout.xaxis, { tickvals: ticks, ticktext: ticks.map((i) => plain(short(curve.bins[i]))), range: [-0.6, curve.bins.length - 0.4], showgrid: false });

@@ -62,7 +62,9 @@ def bound(host: str, port: int) -> Iterator[Address]:
     with listener:
         address = Address(listener)
         if not address.near_only:
-            _log.warning("the page at %s has no keys: whoever reaches it reads features, alerts and versions", address.url)
+            _log.warning(
+                "the page at %s has no keys: whoever reaches it reads features, alerts and versions", address.url
+            )
         yield address
 
 

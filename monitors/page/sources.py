@@ -30,12 +30,11 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an alert stands. Beside what `docs/schemas/alert.json` says of the fields:
+    """How an alert stands; most fields are those of `docs/schemas/alert.json`.
 
     Attributes:
         report: name of a report that `/reports/NAME` answers.
         ranking: features by their weight in the change of the model's output, the heaviest first.
-        record: where the record is that says so, `topic-partition-offset`.
     """
 
     alert_key: str

@@ -66,7 +66,12 @@ class Past:
             rows=rows,
             late=int(rng.integers(0, 3)),
             versions=(1 + index // 2, 2 + index // 2),
-            offsets={"flights.predictions": {0: (index * 700, index * 700 + rows // 2), 1: (index * 600, index * 600 + rows // 2)}},
+            offsets={
+                "flights.predictions": {
+                    0: (index * 700, index * 700 + rows // 2),
+                    1: (index * 600, index * 600 + rows // 2),
+                }
+            },
             findings=findings,
             curves=curves,
             scores=_scores(rng, index),
@@ -112,13 +117,16 @@ def _shifted(shares: Shares, by: float) -> Shares:
 def _findings(feature: str, segment: str, curve: Curve, rows: int) -> list[Finding]:
     kind: Kind = "prediction" if feature == "_output" else "label" if feature == "_label" else "drift"
     found = []
-    pairs: list[tuple[Literal["learned", "baseline"], list[int]]] = [("learned", curve.learned), ("baseline", curve.baseline)]
+    pairs: list[tuple[Literal["learned", "baseline"], list[int]]] = [
+        ("learned", curve.learned),
+        ("baseline", curve.baseline),
+    ]
     for against, reference in pairs:
         values = (curve.window[:-1], reference[:-1]) if kind == "drift" else (curve.window, reference)
         found.append(_finding(kind, feature, segment, against, *values, rows, curve.bins))
     if kind == "drift":
-        missing = [[sum(counts[:-1]), counts[-1]] for counts in (curve.window, curve.learned)]
-        found.append(_finding("quality", feature, segment, "learned", *missing, rows, ["known", "missing"]))
+        now, before = ([sum(counts[:-1]), counts[-1]] for counts in (curve.window, curve.learned))
+        found.append(_finding("quality", feature, segment, "learned", now, before, rows, ["known", "missing"]))
     return found
 
 
@@ -136,7 +144,13 @@ def _finding(
     if rows < 50:
         detail = f"{rows} known values, 50 are needed"
         return Finding(
-            kind=kind, feature=feature, segment=segment, against=against, state="not enough data", rows=rows, detail=detail
+            kind=kind,
+            feature=feature,
+            segment=segment,
+            against=against,
+            state="not enough data",
+            rows=rows,
+            detail=detail,
         )
     statistic, p_value = _chi_squared(a, b)
     p, q = (a + 0.5) / (a + 0.5).sum(), (b + 0.5) / (b + 0.5).sum()
@@ -308,10 +322,18 @@ def versions(made: datetime = START) -> Versions:
     ]
     decisions = [
         Promotion(alias="champion", number=1, version=1, at=made + 2 * WINDOW, by="trainer", reason="promotion: gated"),
-        Promotion(alias="challenger", number=1, version=30, at=made + 62 * WINDOW, by="ada", reason="try in the shadow"),
+        Promotion(
+            alias="challenger", number=1, version=30, at=made + 62 * WINDOW, by="ada", reason="try in the shadow"
+        ),
         Promotion(alias="champion", number=2, version=30, at=made + 70 * WINDOW, by="ada", reason="won its trial"),
         Promotion(
-            alias="champion", number=3, version=44, at=made + 90 * WINDOW, by="ada", reason="before the storm", hold=True
+            alias="champion",
+            number=3,
+            version=44,
+            at=made + 90 * WINDOW,
+            by="ada",
+            reason="before the storm",
+            hold=True,
         ),
     ]
     return Versions(versions=found, promotions=decisions, champion=44, highest=56)
