@@ -22,6 +22,7 @@ MAX_SCORES = 32
 NEW_PER_LOOK = 2_000
 _REREAD = 2  # the newest records may still gain weights and late rows
 MAX_ALERTS = 500
+MAX_PROBLEM = 300
 PARTS = ("windows", "alerts", "versions", "freshness")
 
 Changed = Callable[[Mapping[str, str]], None]
@@ -156,7 +157,7 @@ class Board:
         try:
             revision = look()
         except Exception as error:  # noqa: BLE001 - whatever a source does, the page goes on with what it has
-            problem = str(error)[:300] or type(error).__name__
+            problem = _line(str(error)) or type(error).__name__
             if self._problems.get(part) != problem:
                 _log.warning("the page's %s cannot be read: %s", part, problem)
             self._problems = {**self._problems, part: problem}
@@ -206,6 +207,11 @@ def _told(columns: Mapping[datetime, Column]) -> bytes:
         each.codes.tobytes() + msgspec.json.encode((each.rows, each.late, each.scores)) for each in newest
     )
     return msgspec.json.encode(list(columns)) + details
+
+
+def _line(text: str) -> str:
+    """One line of printable text: it also goes into the log."""
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_PROBLEM]
 
 
 def _digest(data: bytes) -> str:

@@ -161,7 +161,7 @@ def shown_alert(key: str, value: Mapping[str, Any]) -> ShownAlert:
 
     def of(name: str, kind: type[_T]) -> _T | None:
         try:
-            return msgspec.convert(value.get(name), kind, strict=kind is not datetime)
+            return msgspec.convert(value.get(name), kind, strict=kind is not datetime, str_keys=True)
         except msgspec.ValidationError:
             return None
 

@@ -99,10 +99,10 @@ def test_a_cell_is_opened_by_the_keyboard_and_left_again(page: "Page", known: So
         finding = page.locator("#findings .alarm").first.inner_text()
         for word in ("drift", "p-value", "PSI", "Rows", "Since", "against"):
             assert word in finding
-        assert page.locator("#bins tr").count() == 17
+        assert page.locator("#bins tr").count() == 18
         assert "flights.predictions, partition 0" in (page.locator("#cell-offsets").text_content() or "")
         page.locator("#cell-previous").click()
-        page.wait_for_function("() => document.getElementById('cell-when').textContent.includes('24 Feb')")
+        page.wait_for_function("() => document.getElementById('cell-when').textContent.includes('06:00 to 12:00')")
         page.keyboard.press("Escape")
         assert page.locator("#cell").is_hidden()
         assert focused(page) == before
@@ -173,7 +173,7 @@ def hostile() -> WindowRecord:
     )
 
 
-def test_s15_names_and_messages_of_the_data_are_text(page: "Page", tmp_path: Path, known: Sources) -> None:
+def test_names_and_messages_of_the_data_are_text(page: "Page", tmp_path: Path, known: Sources) -> None:
     history = History(LocalStorage(tmp_path))
     history.add(hostile())
     raised = ShownAlert(
@@ -300,7 +300,7 @@ def test_the_stream_comes_back_after_the_monitor_was_started_again(page: "Page",
             drawn(page, url)
     page.wait_for_function("() => document.getElementById('live').textContent !== 'live'")
     assert page.locator("#heat td").count() > 0
-    later = replace(known, alerts=lambda: [])
+    later = replace(known, alerts=list)
     with bound("127.0.0.1", port) as address, served(address, later, every=3600) as board:
         board.refresh()
         page.wait_for_function("() => document.getElementById('live').textContent === 'live'", timeout=20_000)

@@ -15,7 +15,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Client, Response
 from starlette.types import ASGIApp, Message
 
-from monitors.history import History, WindowRecord
+from monitors.history import History
 from monitors.page.app import MAX_FINDINGS, create_page
 from monitors.page.board import Board
 from monitors.page.events import Events, Hub, Pace
@@ -186,7 +186,7 @@ def test_it_only_reads(client: Asking, method: str) -> None:
         assert response.headers["allow"] == "GET, HEAD"
 
 
-def test_s06_on_loopback_only_loopback_names_and_pages_are_answered(known: Sources) -> None:
+def test_on_loopback_only_loopback_names_and_pages_are_answered(known: Sources) -> None:
     board = Board(known)
     near, far = client_of(board), client_of(board, near_only=False)
     for host in HOSTS:
@@ -226,7 +226,7 @@ def test_files_are_kept_by_the_browser_under_a_name_that_changes_with_them(clien
     assert "content-encoding" not in plain.headers
 
 
-def test_s15_a_report_has_an_origin_of_its_own_and_no_network(client: Asking) -> None:
+def test_a_report_has_an_origin_of_its_own_and_no_network(client: Asking) -> None:
     name = alerts()[-1].report
     response = client.get(f"/reports/{name}")
     assert response.status_code == 200
@@ -289,6 +289,21 @@ def test_a_source_that_fails_leaves_what_was_known_and_says_so(tmp_path: Path) -
     flaky.failing.clear()
     assert set(board.refresh()) == {"alerts"}
     assert board.state() == before
+
+
+def test_s15_what_a_source_complains_of_is_one_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Any:
+        raise OSError("gone\nWARNING root: all is well\x1b[2J" + "x" * 10_000)
+
+    history = History(LocalStorage(tmp_path))
+    board = Board(Sources(pipeline="flights", history=history, versions=broken))
+    for _ in range(3):
+        board.refresh()
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.isprintable()
+    assert len(told) < 400
 
 
 def test_windows_that_the_history_has_dropped_are_dropped(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_no_record_is_too_strange_to_be_shown(value: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "name", ["", "..html", "../x.html", "a/b.html", "a\\b.html", ".x.html", "x.txt", "a..html", "x.html\n"]
 )
-def test_s15_no_report_name_leads_anywhere_else(name: str) -> None:
+def test_no_report_name_leads_anywhere_else(name: str) -> None:
     assert not is_report_name(name)
 
 
