@@ -22,15 +22,15 @@ def run(address: str, settings: Settings) -> None:
         UsageError: the address names no pipeline, or the port of the page cannot be bound.
         Exception: the query failed; a supervisor may start this again, its state is kept.
     """
-    # Imported here: a wrong address is told before a JVM is started.
-    from infra.spark import build_session, stop_session  # noqa: PLC0415
-    from monitors.query import start_monitor  # noqa: PLC0415
-
     pipeline = load_pipeline(address)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with page_served(pipeline, settings):
+        # Imported here: a wrong address and a port in use are told before Spark is so much as looked at.
+        from infra.spark import build_session, stop_session  # noqa: PLC0415
+        from monitors.query import start_monitor  # noqa: PLC0415
+
         session = build_session(settings, f"{pipeline.name}-monitor")
         try:
             monitor = start_monitor(session, pipeline, settings)
@@ -54,11 +54,12 @@ def page_served(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
     if settings.monitor.page_port < 0:
         yield
         return
-    from monitors.page.live import live_sources  # noqa: PLC0415 - who wants no page does not pay for one
-    from monitors.page.server import bound, served  # noqa: PLC0415
-    from monitors.query import checkpoint_url  # noqa: PLC0415
+    from monitors.page.server import bound, served  # noqa: PLC0415 - who wants no page does not pay for one
 
     with bound(settings.monitor.page_host, settings.monitor.page_port) as address:
+        from monitors.page.live import live_sources  # noqa: PLC0415
+        from monitors.query import checkpoint_url  # noqa: PLC0415
+
         sources = live_sources(pipeline, settings, checkpoint_url(pipeline, settings))
         with served(address, sources, said=lambda url: _say(pipeline, url)):
             yield

@@ -19,7 +19,7 @@ from monitors.page.sources import Sources, ordered
 
 MAX_CELLS = 3_000_000
 MAX_SCORES = 32
-NEW_PER_LOOK = 2_000
+NEW_PER_LOOK = 200  # so that the newest are shown while the older ones are still being read
 _REREAD = 2  # the newest records may still gain weights and late rows
 MAX_ALERTS = 500
 MAX_PROBLEM = 300
@@ -72,6 +72,7 @@ class Board:
         self._reading = threading.Lock()
         self._registry = Registry()
         self._columns: dict[datetime, Column] = {}
+        self._floor: datetime | None = None  # older windows have no room
         self._answers: dict[str, bytes] = {"alerts": b"[]", "versions": b"{}", "freshness": b"[]"}
         self._revisions: dict[str, str] = dict.fromkeys(PARTS, "")
         self._problems: dict[str, str] = {}
@@ -170,20 +171,23 @@ class Board:
         return _digest(self._answers[part])
 
     def _windows(self) -> str:
-        starts = self.sources.history.starts()
-        known = self._columns
+        """Take in what is new, the newest first: of a history that is too large for memory the newest is kept."""
+        starts = [start for start in self.sources.history.starts() if self._floor is None or start >= self._floor]
         again = set(starts[-_REREAD:])
-        missing = [start for start in reversed(starts) if start not in known or start in again][:NEW_PER_LOOK]
+        missing = [start for start in reversed(starts) if start not in self._columns or start in again]
         fresh: dict[datetime, Column] = {}
-        cells = 0
-        for start in missing:  # the newest first: of a history that is too large for memory they are kept
+        for start in missing[:NEW_PER_LOOK]:
             record = self.window(start)
-            if record is not None and cells <= MAX_CELLS:
+            if record is not None:
                 with self._reading:
                     fresh[start] = column(record, self._registry)
-                cells += len(fresh[start].ids)
-        found = {start: fresh.get(start) or known.get(start) for start in starts}
-        columns = _bounded({start: each for start, each in found.items() if each is not None})
+            if sum(len(each.ids) for each in fresh.values()) > MAX_CELLS:
+                break
+        found = {start: fresh.get(start) or self._columns.get(start) for start in starts}
+        known = {start: each for start, each in found.items() if each is not None}
+        columns = _bounded(known)
+        if len(columns) < len(known):
+            self._floor = min(columns)
         with self._reading:
             self._columns = columns
         return _digest(_told(columns))

@@ -48,6 +48,7 @@ class Hub:
         self._most = most
         self._lock = threading.Lock()
         self._streams: set[Stream] = set()
+        self._opened = threading.Event()
         self.closed = False
 
     def open(self, loop: asyncio.AbstractEventLoop) -> Stream | None:
@@ -57,7 +58,16 @@ class Hub:
                 return None
             stream = Stream(loop)
             self._streams.add(stream)
+            self._opened.set()
             return stream
+
+    def idle(self, seconds: float) -> bool:
+        """Wait until somebody listens, so long at most, or until the end; False at once when somebody does."""
+        self._opened.clear()
+        if self._streams or self.closed:
+            return False
+        self._opened.wait(seconds)
+        return True
 
     def leave(self, stream: Stream) -> None:
         """A stream has ended."""
@@ -75,6 +85,7 @@ class Hub:
         """All streams end."""
         with self._lock:
             self.closed = True
+            self._opened.set()
             for stream in self._streams:
                 _wake(stream)
 

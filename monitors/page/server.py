@@ -20,6 +20,7 @@ from stream_trainer.errors import UsageError
 from stream_trainer.settings import is_loopback
 
 LOOK_SECONDS = 2.0
+IDLE_SECONDS = 30.0
 MAX_CONNECTIONS = 128
 _GRACE_SECONDS = 2
 _JOIN_SECONDS = 10.0
@@ -77,7 +78,7 @@ def served(
     Args:
         address: see `bound`.
         sources: what is shown; looked at by one thread, every so many seconds.
-        every: those seconds.
+        every: those seconds, while a page is open; otherwise seldom, and at once when one is opened.
         said: called with the URL.
     """
     hub = Hub()
@@ -87,7 +88,7 @@ def served(
     stop = threading.Event()
     threads = [
         threading.Thread(target=server.run, kwargs={"sockets": [address.listener]}, name="page", daemon=True),
-        threading.Thread(target=_look, args=(board, every, stop), name="page-looks", daemon=True),
+        threading.Thread(target=_look, args=(board, hub, every, stop), name="page-looks", daemon=True),
     ]
     for thread in threads:
         thread.start()
@@ -103,10 +104,11 @@ def served(
             thread.join(_JOIN_SECONDS)
 
 
-def _look(board: Board, every: float, stop: threading.Event) -> None:
+def _look(board: Board, hub: Hub, every: float, stop: threading.Event) -> None:
     while not stop.is_set():
         board.refresh()
-        stop.wait(every)
+        if not hub.idle(IDLE_SECONDS):
+            stop.wait(every)
 
 
 def _config(board: Board, hub: Hub, address: Address) -> uvicorn.Config:

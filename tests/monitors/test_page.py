@@ -15,7 +15,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient, Client, Response
 from starlette.types import ASGIApp, Message
 
-from monitors.history import History
+from monitors.history import History, WindowRecord
 from monitors.page.app import MAX_FINDINGS, create_page
 from monitors.page.board import Board
 from monitors.page.events import Events, Hub, Pace
@@ -333,6 +333,41 @@ def test_a_history_that_is_too_large_for_memory_keeps_its_newest(
     shown = board.grid(_all()).columns
     assert 0 < len(shown) < 6
     assert shown[-1].start == START + 5 * WINDOW
+    read: list[datetime] = []
+    board.sources = replace(board.sources, history=Counted(history, read))
+    board.refresh()
+    assert set(read) == {START + 4 * WINDOW, START + 5 * WINDOW}
+
+
+class Counted:
+    """A history that notes what is read of it."""
+
+    def __init__(self, history: History, read: list[datetime]) -> None:
+        self._history = history
+        self._read = read
+
+    def starts(self) -> list[datetime]:
+        return self._history.starts()
+
+    def get(self, start: datetime) -> WindowRecord | None:
+        self._read.append(start)
+        return self._history.get(start)
+
+
+def test_a_long_history_is_read_a_part_at_a_time_the_newest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitors.page.board.NEW_PER_LOOK", 3)
+    history = History(LocalStorage(tmp_path))
+    for index in range(6):
+        history.add(PAST.record(index))
+    board = Board(Sources(pipeline="flights", history=history))
+    seen = []
+    for _ in range(9):
+        board.refresh()
+        seen.append([slot.start for slot in board.grid(_all()).columns])
+    assert seen[0] == [START + n * WINDOW for n in (3, 4, 5)]
+    assert seen[-1] == [START + n * WINDOW for n in range(6)]
 
 
 # --- events
@@ -436,6 +471,23 @@ def test_streams_are_bounded_in_number_and_age_and_a_heart_beats_in_between() ->
         hub.close()
         await again
         assert len(hub) == 0
+
+    asyncio.run(story())
+
+
+def test_it_looks_as_soon_as_somebody_listens_and_not_often_before() -> None:
+    async def story() -> None:
+        hub, client = Hub(), Reader()
+        waiting = asyncio.create_task(asyncio.to_thread(hub.idle, 60.0))
+        stream = follow(hub, client)
+        await client.until("hello")
+        async with asyncio.timeout(30):
+            assert await waiting in (True, False)
+        assert not hub.idle(60.0)
+        client.left.set()
+        await stream
+        hub.close()
+        assert not hub.idle(60.0)
 
     asyncio.run(story())
 
