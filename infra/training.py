@@ -85,6 +85,12 @@ class _MonitorWatch(Beside):
         self._trainer = trainer
 
     def _run(self) -> None:
+        from monitors.main import page_beside  # noqa: PLC0415 - training alone does not need it
+
+        with page_beside(*self._arguments[1:]):
+            self._watch()
+
+    def _watch(self) -> None:
         while self._trainer.lineage is None or self._trainer.lineage.head is None:
             if self._done.wait(_LOOK_SECONDS):
                 return

@@ -227,14 +227,32 @@ def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> i
         return serve_with_workers(arguments, settings, [listener.fileno() for listener in listeners], stop)
 
 
-@app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
-def monitor(pipeline: PipelineAddress) -> None:
-    """Watch what is being served for drift against what was learned, and raise alerts."""
+@app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline --port 8002")
+def monitor(
+    pipeline: PipelineAddress,
+    host: Annotated[str | None, typer.Option(help="Address of the dashboard; it has no keys and only reads.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the dashboard; 0 takes a free one.",
+            min=0,
+            max=65535,
+            show_default="the setting monitor.page_port, 8002",
+        ),
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="No dashboard.")] = False,
+) -> None:
+    """Watch what is being served for drift against what was learned, raise alerts and show it all on a page."""
+    if no_page and (host is not None or port is not None):
+        raise UsageError("--no-page goes with neither --host nor --port")
     _needs("monitor", "evidently")
     log_to_stderr(None)
     from monitors.main import run  # noqa: PLC0415
 
-    run(pipeline, connected(Settings()))
+    given = {"page_host": host, "page_port": -1 if no_page else port}
+    settings = Settings()
+    watching = settings.monitor.model_copy(update={name: value for name, value in given.items() if value is not None})
+    run(pipeline, connected(settings.model_copy(update={"monitor": watching})))
 
 
 @app.command("run", epilog="Example: stream-trainer run examples.flights.pipeline:pipeline")

@@ -217,6 +217,8 @@ class MonitorSettings(Section):
         default=20_000, ge=1, description="predictions and examples together; blocks count 1"
     )
     report_rows: int = Field(default=2_000, ge=100, description="rows of a window that are kept for a report")
+    page_host: str = Field(default="127.0.0.1", description="of the dashboard, which has no keys and only reads")
+    page_port: int = Field(default=8002, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
@@ -230,6 +232,11 @@ class MonitorSettings(Section):
         default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
     )
     workspace: bool = Field(default=True, description="reports also go into a workspace of Evidently")
+
+    @field_validator("page_port", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return -1 if value == "none" else value
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> "MonitorSettings":
