@@ -32,12 +32,15 @@ State = Literal["drift", "quiet", "not enough data"]
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """How large a difference is, whatever its p-value; None where it has no meaning.
 
-    `psi`: population stability index, nats. `jensen_shannon`: divergence, bits, 0 to 1. `wasserstein`: distance between
-    the binned distributions, in standard deviations of the reference (numbers only).
+    `psi`: population stability index, nats. `jensen_shannon`: divergence, bits, 0 to 1. Both over 16 groups of bins
+    and less what chance alone adds. `kolmogorov_smirnov`: largest difference of the cumulative shares at the bins' edges.
+    `wasserstein`: distance between the binned distributions, in standard deviations of the reference. The last two of
+    numbers only.
     """
 
     psi: float | None = None
     jensen_shannon: float | None = None
+    kolmogorov_smirnov: float | None = None
     wasserstein: float | None = None
 
 

@@ -55,13 +55,30 @@ def advance(
         add: puts two contents together, the older one first.
 
     Returns:
-        The blocks afterwards, and those to be judged now, smallest scale first; the window itself is the first of
-        them or, when an older block had to wait for this window to be known as over, comes after it.
+        The blocks afterwards, and those to be judged now, smallest scale first. A block whose last windows had no rows
+        is only known to be over by a later window: it is judged then, before that window.
 
     Raises:
         ValueError: the window is not newer than the newest one.
     """
-    raise NotImplementedError
+    if blocks.key != key:
+        blocks = Blocks(key=key, newest=blocks.newest)
+    if blocks.newest is not None and index <= blocks.newest:
+        raise ValueError(f"window {index} comes after window {blocks.newest}: windows are taken in order")
+    over = [block for block in blocks.open if index // block.scale != block.place]
+    held = {block.scale: block for block in blocks.open if index // block.scale == block.place}
+    due = [Block(scale=1, place=index, windows=1, content=content)]
+    still = []
+    for scale in SCALES[1:]:
+        block = _extended(held.get(scale), scale, index, content, add)
+        (due if index % scale == scale - 1 else still).append(block)
+    return Blocks(key=key, newest=index, open=tuple(still)), over + due
+
+
+def _extended(block: Block[T] | None, scale: int, index: int, content: T, add: Callable[[T, T], T]) -> Block[T]:
+    if block is None:
+        return Block(scale=scale, place=index // scale, windows=1, content=content)
+    return Block(scale=scale, place=block.place, windows=block.windows + 1, content=add(block.content, content))
 
 
 def budgets(per_window: float) -> dict[int, float]:
