@@ -35,7 +35,9 @@ class Ours:
     def fit(self, reference: Rows) -> None:
         for name, values in reference.items():
             cuts = np.arange(1, _QUANTILES) / _QUANTILES
-            self._bins[name] = sorted(set(values.tolist())) if categorical(values) else np.unique(np.quantile(values, cuts))
+            self._bins[name] = (
+                sorted(set(values.tolist())) if categorical(values) else np.unique(np.quantile(values, cuts))
+            )
         self._reference = self._counted(reference)
 
     def alarm(self, window: Rows) -> set[str]:

@@ -4,6 +4,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tests.bench.section import Goal, Section
 
 SIZES, DELAYS, OUTLIER_ROWS = (50, 200, 1_000, 5_000), (200, 1_000), 1_000
 _SECONDS = 6.0
-_SHORT = ("0.1 σ", "0.25 σ", "0.5 σ", "σ x 1.25", "two humps", "mix")
+_SHORT = ("0.1 sd", "0.25 sd", "0.5 sd", "sd x 1.25", "two humps", "mix")
 _STATED = 5.0
 Found = Mapping[Trial, Cell]
 
@@ -127,13 +128,20 @@ def _notes(homes: Mapping[str, Path], limit: float) -> list[str]:
         for name, programs in homes.items()
     )
     return [
-        f"{FEATURES} columns, five each: normal, lognormal, heavy ties, words down to 0.07 %. {trials.REFERENCES} "
-        f"references of {REFERENCE_ROWS:,} rows; {trials.WINDOWS} windows, or as many as a bracket says: a trial ends "
-        f"after {limit:g} s of CPU.",
-        "found: one column has changed in a single window, the first after the reference, and is the one that is flagged. "
-        f"windows until: the change lasts; median of {STREAMS} streams. A monitor that alarms on quiet columns finds sooner "
-        "by chance: the always-alarm line says how soon.",
-        "River's detectors know no categories, and are fed row by row: KSWIN with its last rows of the reference, ADWIN "
-        "with all. NannyML: a chunk is a window. Half of the columns: any alarm counts as found.",
-        f"In the project's own environment: Evidently 0.7.23, its preset's own choice of tests. {told}.",
+        (
+            f"{FEATURES} columns, five each: normal, lognormal, heavy ties, words down to 0.07 %. {trials.REFERENCES} "
+            f"references of {REFERENCE_ROWS:,} rows; {trials.WINDOWS} windows, or as many as a bracket says: a trial "
+            f"ends after {limit:g} s of CPU."
+        ),
+        (
+            "found: one column has changed in a single window, the first after the reference, and is flagged. windows "
+            f"until: the change lasts; median of {STREAMS} streams. A monitor that alarms on quiet columns finds sooner "
+            "by chance: the line that always alarms says how soon."
+        ),
+        (
+            "River's detectors know no categories, and are fed row by row: KSWIN with the last rows of the reference, "
+            "ADWIN with all. NannyML: a chunk is a window, so its thresholds come from "
+            f"{REFERENCE_ROWS // SIZES[-1]} chunks at {SIZES[-1]:,} rows. Half of the columns: any alarm counts as found."
+        ),
+        f"In the project's own environment: Evidently {version('evidently')}, its preset's own choice of tests. {told}.",
     ]

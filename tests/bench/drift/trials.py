@@ -19,7 +19,7 @@ Kind = Literal["quiet", "power", "delay", "outlier"]
 FEATURES, WINDOWS, REFERENCES = 20, 200, 2
 STREAMS, LONGEST = 20, 64
 OUTLIER = 1e6
-_LEAST = 4  # windows that are always judged, whatever they cost
+_LEAST = 2  # windows that are always judged, whatever they cost
 _OUTLIERS = 40
 
 

@@ -20,17 +20,19 @@ class Preset:
     remembers = False
 
     def __init__(self) -> None:
-        self._reference: dict[str, pd.Series] = {}
+        self._reference: dict[str, tuple[pd.Series, ColumnType]] = {}
 
     def fit(self, reference: Rows) -> None:
-        self._reference = {name: pd.Series(values) for name, values in reference.items()}
+        self._reference = {
+            name: (pd.Series(values), ColumnType.Categorical if categorical(values) else ColumnType.Numerical)
+            for name, values in reference.items()
+        }
 
     def alarm(self, window: Rows) -> set[str]:
         return {name for name, values in window.items() if self._changed(name, pd.Series(values))}
 
     def _changed(self, name: str, window: pd.Series) -> bool:
-        reference = self._reference[name]
-        kind = ColumnType.Categorical if categorical(reference.to_numpy().astype(window.dtype)) else ColumnType.Numerical
+        reference, kind = self._reference[name]
         return bool(get_stattest(reference, window, kind, None)(reference, window, kind, None).drifted)
 
 
