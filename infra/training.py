@@ -91,13 +91,15 @@ class _MonitorWatch(Beside):
         super()._run()
 
     def _follow(self) -> None:
+        from infra.scraping import told  # noqa: PLC0415 - an extra
         from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it
 
         monitor = start_monitor(*self._arguments)
         try:
-            while not self._done.wait(_LOOK_SECONDS):
-                if not monitor.query.isActive:
-                    raise monitor.query.exception() or RuntimeError("its query ended by itself")
+            with told(monitor.metrics.registry, "monitor", self._arguments[2].monitor):
+                while not self._done.wait(_LOOK_SECONDS):
+                    if not monitor.query.isActive:
+                        raise monitor.query.exception() or RuntimeError("its query ended by itself")
         finally:
             monitor.stop()
 

@@ -16,7 +16,7 @@ from monitors.drift import FeatureDrift
 from stream_trainer.kafka import Message
 
 Status = Literal["opened", "updated", "resolved"]
-Severity = Literal["warning", "critical"]
+Severity = Literal["info", "warning", "critical"]
 
 PREFIX = "drift/"
 

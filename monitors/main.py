@@ -19,6 +19,7 @@ def run(address: str, settings: Settings) -> None:
         Exception: the query failed; a supervisor may start this again, its state is kept.
     """
     # Imported here: a wrong address is told before a JVM is started.
+    from infra.scraping import told  # noqa: PLC0415
     from infra.spark import build_session, stop_session  # noqa: PLC0415
     from monitors.query import start_monitor  # noqa: PLC0415
 
@@ -31,8 +32,9 @@ def run(address: str, settings: Settings) -> None:
         monitor = start_monitor(session, pipeline, settings)
         _log.info("watching %s, settings %s", pipeline.topics.predictions, settings.fingerprint())
         try:
-            while not stop.wait(_POLL_SECONDS):
-                monitor.check()
+            with told(monitor.metrics.registry, "monitor", settings.monitor):
+                while not stop.wait(_POLL_SECONDS):
+                    monitor.check()
         finally:
             monitor.stop()
     finally:

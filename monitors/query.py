@@ -1,9 +1,10 @@
-"""The streaming query over `P.predictions`; the only file here that imports Spark.
+"""The streaming query over `P.predictions` and `P.examples`; the only file here that imports Spark.
 
 It is light, because it shares a Spark session with the trainer: one task and one action a micro-batch. Its checkpoint
 is state: it says which predictions were judged, and lies beside the monitor's own state.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, restore
 from monitors.baseline import Baselines
-from monitors.batch import Monitor, Policies, Publish, decode_summary
+from monitors.batch import Monitor, Publish, decode_summary
 from monitors.forwarding import Forwarder
+from monitors.history import History
 from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
@@ -32,7 +34,7 @@ from stream_trainer.store import open_store
 from stream_trainer.store.storage import open_storage
 
 TRIGGER = "2 seconds"
-WINDOWS_PER_BATCH = 4
+COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
 STOP_SECONDS = 60.0
 _PAUSE_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
@@ -118,12 +120,12 @@ def checkpoint_url(pipeline: Pipeline, settings: Settings) -> str:
 def start_monitor(
     spark: SparkSession, pipeline: Pipeline, settings: Settings, *, stop: threading.Event | None = None
 ) -> MonitorQuery:
-    """Start to watch `P.predictions`; creates the topics it needs when they are missing.
+    """Start to watch `P.predictions` and `P.examples`; creates the topics it needs when they are missing.
 
     Args:
         spark: a session with the Kafka connector, which may be shared.
         pipeline: what is watched.
-        settings: Kafka, store, windows, and where state and reports live.
+        settings: Kafka, store, and where state and reports live.
         stop: when it is set, the monitor stops as by `MonitorQuery.stop`.
 
     Raises:
@@ -134,33 +136,35 @@ def start_monitor(
     metrics = Metrics()
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
-        admin.create_missing([plans["predictions"], plans["alerts"]])
+        admin.create_missing([plans["predictions"], plans["examples"], plans["alerts"]])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
     monitor = Monitor(
         pipeline,
-        Policies.of(settings.monitor),
         baselines=Baselines(open_store(settings, pipeline.name)),
         states=StateFiles(storage),
+        history=History(storage),
         publish=_publisher(producer, topics.alerts),
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
         metrics=metrics,
         open_alerts=restore(read_all(settings.kafka, topics.alerts)),
+        sample_rows=settings.monitor.report_rows,
     )
     gate = _Gate()
     source = {
         **spark_options(settings.kafka),
-        "subscribe": topics.predictions,
+        "subscribe": f"{topics.predictions},{topics.examples}",
+        "includeHeaders": "true",
         "startingOffsets": "earliest",
-        "maxOffsetsPerTrigger": str(WINDOWS_PER_BATCH * settings.monitor.window_rows),
+        "maxOffsetsPerTrigger": str(settings.monitor.max_records_per_batch),
         # A consumer's last fetch waits at the broker for more; at its 500 ms a quiet partition holds a task that long.
         "kafka.fetch.max.wait.ms": "20",
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }
-    stream = spark.readStream.format("kafka").options(**source).load().select("value")
+    stream = spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
     query = (
         stream.writeStream.queryName(f"{pipeline.name}-monitor")
         .option("checkpointLocation", f"{url}/spark")
@@ -168,8 +172,11 @@ def start_monitor(
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage) if webhook else None
-    if forwarder is not None:
+    metrics.behind_by(partial(_behind, query))
+    forwarder = None
+    if webhook is not None:
+        opening = partial(open_alerts, settings.kafka, topics.alerts)
+        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
         forwarder.start()
     running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
     if stop is not None:
@@ -186,9 +193,17 @@ def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
 
 
 def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
-    """One task and one action: a micro-batch is a few windows at most."""
+    """One task and one action; a partition's records come in their order."""
     rows = batch.coalesce(1).mapInArrow(worker, "payload binary").collect()
     return [decode_summary(bytes(row.payload)) for row in rows]
+
+
+def _behind(query: StreamingQuery) -> float:
+    """Records that wait in the partition that is furthest behind, as of the last progress; NaN while none is known."""
+    with suppress(Exception):  # told when somebody asks, which may be while it starts or ends
+        progress = query.lastProgress or {}
+        return max(float(source["metrics"]["maxOffsetsBehindLatest"]) for source in progress["sources"])
+    return math.nan
 
 
 def _publisher(producer: ControlProducer, topic: str) -> Publish:

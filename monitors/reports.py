@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from monitors.alerts import Alert
-from monitors.summary import PRIORITY
+from monitors.content import PRIORITY
 from stream_trainer.reference import Reference, table_to_bytes
 from stream_trainer.settings import environment
 
