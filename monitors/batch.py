@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+<<<<<<< HEAD
 from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
@@ -16,6 +17,11 @@ from monitors.history import History
 from monitors.judging import Judge, Judgement, joined
 from monitors.life import Life, LifePolicy
 from monitors.questions import Compared
+=======
+from monitors.alerts import Alert, Open, WindowSpan, with_report
+from monitors.baseline import Baseline, Baselines, Frozen
+from monitors.drift import AlertPolicy, DriftPolicy, Evidence, Streaks, judge, step
+>>>>>>> stats
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics

@@ -5,16 +5,19 @@ plus a least effect (PSI), because with thousands of rows any difference is sign
 provisional: they are not calibrated yet. Too little to compare is "insufficient data", never drift.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from monitors.alerts import Alert, Open, Status, WindowSpan
+from monitors.findings import Severity
 from stream_trainer.reference import Bins, Reference
 
 Verdict = Literal["drift", "quiet", "insufficient data"]
@@ -180,3 +183,109 @@ def _moved_segments(bins: Bins, learned: pa.Table, window: pa.Table, policy: Dri
         if min(before.sum(), now.sum()) >= policy.min_rows / 4:
             moved.append((jensen_shannon(before, now), name))
     return [name for _, name in sorted(moved, key=lambda m: (-m[0], m[1]))[:_MOST_MOVED]]
+
+
+class Streak(msgspec.Struct, frozen=True, kw_only=True):
+    """How many windows in a row a feature has drifted or been quiet, and since when its alert was last published."""
+
+    drifted: int = 0
+    quiet: int = 0
+    silent: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertPolicy:
+    """How many windows it takes to open, to repeat and to resolve an alert."""
+
+    open_after: int = 2
+    resolve_after: int = 2
+    repeat_after: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The window that a verdict is about."""
+
+    pipeline: str
+    window: WindowSpan
+    model_version: int | None
+
+
+Streaks = dict[str, Streak]
+PREFIX = "drift/"
+
+
+def step(
+    open_alerts: Mapping[str, Alert],
+    streaks: Mapping[str, Streak],
+    verdicts: Iterable[FeatureDrift],
+    evidence: Evidence,
+    policy: AlertPolicy,
+) -> tuple[Open, Streaks, list[Alert]]:
+    """Take in one window's verdicts: the open alerts and streaks after it, and what is to be published."""
+    now_open, now_streaks, events = dict(open_alerts), dict(streaks), []
+    for verdict in verdicts:
+        if verdict.verdict == "insufficient data":
+            continue
+        streak = _count(now_streaks.get(verdict.feature, Streak()), verdict)
+        event = _event(now_open.get(PREFIX + verdict.feature), streak, verdict, evidence, policy)
+        now_streaks[verdict.feature] = msgspec.structs.replace(streak, silent=0) if event else streak
+        if event is None:
+            continue
+        events.append(event)
+        if event.status == "resolved":
+            del now_open[event.alert_key]
+        else:
+            now_open[event.alert_key] = event
+    return now_open, now_streaks, events
+
+
+def _count(streak: Streak, verdict: FeatureDrift) -> Streak:
+    if verdict.verdict == "drift":
+        return Streak(drifted=streak.drifted + 1, quiet=0, silent=streak.silent + 1)
+    return Streak(drifted=0, quiet=streak.quiet + 1, silent=streak.silent + 1)
+
+
+def _event(
+    before: Alert | None, streak: Streak, verdict: FeatureDrift, evidence: Evidence, policy: AlertPolicy
+) -> Alert | None:
+    severity: Severity = "critical" if verdict.critical else "warning"
+    if before is None:
+        return _alert("opened", severity, verdict, evidence, None) if streak.drifted >= policy.open_after else None
+    if streak.quiet >= policy.resolve_after:
+        return _alert("resolved", before.severity, verdict, evidence, before)
+    if streak.drifted and (severity != before.severity or streak.silent >= policy.repeat_after):
+        return _alert("updated", severity, verdict, evidence, before)
+    return None
+
+
+def _alert(
+    status: Status, severity: Severity, verdict: FeatureDrift, evidence: Evidence, before: Alert | None
+) -> Alert:
+    at = evidence.window.end
+    return Alert(
+        alert_key=PREFIX + verdict.feature,
+        pipeline=evidence.pipeline,
+        status=status,
+        severity=severity,
+        feature=verdict.feature,
+        statistic=verdict.statistic,
+        threshold=verdict.threshold,
+        psi=verdict.psi,
+        window=evidence.window,
+        model_version=evidence.model_version,
+        opened_at=before.opened_at if before else at,
+        updated_at=at,
+        message=_message(status, verdict, evidence),
+        report=before.report if before else None,
+    )
+
+
+def _message(status: Status, verdict: FeatureDrift, evidence: Evidence) -> str:
+    if status == "resolved":
+        return f"{verdict.feature} looks again like what was learned (PSI {verdict.psi:.3f})"
+    version = f"version {evidence.model_version}" if evidence.model_version else "the newest version"
+    return (
+        f"{verdict.feature} differs in {evidence.window.rows} requests from what {version} has learned "
+        f"(PSI {verdict.psi:.3f}): {verdict.detail}"
+    )

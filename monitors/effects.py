@@ -90,7 +90,7 @@ def wasserstein(window: Counts, reference: Counts, places: Floats | None = None)
     mean = np.sum(share * at, axis=1, keepdims=True)
     deviation = np.sqrt(np.sum(share * (at - mean) ** 2, axis=1))
     moved = np.sum(np.abs(_cumulative(window) - _cumulative(reference))[:, :-1] * np.diff(at, axis=1), axis=1)
-    return np.divide(moved, deviation, out=np.zeros(len(moved)), where=deviation > 0)
+    return np.asarray(np.divide(moved, deviation, out=np.zeros(len(moved)), where=deviation > 0))
 
 
 def _cumulative(counts: Counts) -> Floats:

@@ -27,6 +27,7 @@ Against = Literal[
     "limit",  # a stated bound, or the stream's own past
 ]
 State = Literal["drift", "quiet", "not enough data"]
+Severity = Literal["info", "warning", "critical"]
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         p_value: how often chance alone shows as much; 1 where nothing could be tested.
         threshold: p-values up to this one were called drift in this round.
         rows: known values in the window; `reference_rows`: those they were compared with.
+        severity: of the alert that it may become; None: by the size of the effect.
         weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
         detail: which bins moved, or why there is no verdict.
     """
@@ -70,5 +72,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect = Effect()
     rows: int = 0
     reference_rows: int = 0
+    severity: Severity | None = None
     weight: float | None = None
     detail: str = ""

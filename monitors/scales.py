@@ -68,7 +68,7 @@ def advance(
     over = [block for block in blocks.open if index // block.scale != block.place]
     held = {block.scale: block for block in blocks.open if index // block.scale == block.place}
     due = [Block(scale=1, place=index, windows=1, content=content)]
-    still = []
+    still: list[Block[T]] = []
     for scale in SCALES[1:]:
         block = _extended(held.get(scale), scale, index, content, add)
         (due if index % scale == scale - 1 else still).append(block)

@@ -73,7 +73,7 @@ def summed(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
     ratio = np.maximum(b - i, 0) * np.maximum(c - i, 0) / ((a + i + 1) * (d + i + 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         rest = np.where(ratio < 1, term * ratio / (1 - ratio), np.where(term > 0, np.inf, 0.0))
-    return np.minimum(1.0, first * (total + rest) * (1 + 1e-7))
+    return np.asarray(np.minimum(1.0, first * (total + rest) * (1 + 1e-7)))
 
 
 def peizer_pratt(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:

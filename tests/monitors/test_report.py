@@ -14,7 +14,7 @@ from monitors.reports import Job, Reports, prune, report_job
 from monitors.summary import Summarise
 from stream_trainer.reference import table_from_bytes, table_to_bytes
 
-from .test_alerts import DRIFT, walk
+from .test_drift_life import DRIFT, walk
 from .worlds import CONTRACT, START, features, frozen, records
 
 

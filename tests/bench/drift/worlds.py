@@ -47,9 +47,9 @@ class Change:
 
 QUIET = Change(name="nothing")
 CHANGES = (
-    Change(name="shift 0.1 σ", shift=0.1),
-    Change(name="shift 0.25 σ", shift=0.25),
-    Change(name="shift 0.5 σ", shift=0.5),
+    Change(name="shift of 0.1 deviations", shift=0.1),
+    Change(name="shift of 0.25 deviations", shift=0.25),
+    Change(name="shift of 0.5 deviations", shift=0.5),
     Change(name="deviation x 1.25", spread=1.25),
     Change(name="two humps, same mean and variance", gap=0.8),
     Change(name="5 points of category mix", mix=_MOVED),
