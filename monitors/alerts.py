@@ -15,13 +15,7 @@ from monitors.history import Offsets
 from stream_trainer.kafka import Message
 
 Status = Literal["opened", "updated", "resolved"]
-<<<<<<< HEAD
-Severity = Literal["info", "warning", "critical"]
-
-PREFIX = "drift/"
-=======
 Open = dict[str, "Alert"]
->>>>>>> stats
 
 
 class WindowSpan(msgspec.Struct, frozen=True, kw_only=True):

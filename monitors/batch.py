@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 
-<<<<<<< HEAD
 from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
@@ -17,17 +16,13 @@ from monitors.history import History
 from monitors.judging import Judge, Judgement, joined
 from monitors.life import Life, LifePolicy
 from monitors.questions import Compared
-=======
-from monitors.alerts import Alert, Open, WindowSpan, with_report
-from monitors.baseline import Baseline, Baselines, Frozen
-from monitors.drift import AlertPolicy, DriftPolicy, Evidence, Streaks, judge, step
->>>>>>> stats
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
 from stream_trainer.errors import StoreUnavailable
+from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
 
@@ -87,7 +82,7 @@ class Monitor:
         self._report_folder = report_folder
         self._known = open_alerts
         self._sample_rows = sample_rows
-        self._policy = policy or LifePolicy(min_rows=pipeline.monitoring.min_rows)
+        self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._act = act
         self._told: dict[bool, Judgement] = {}
@@ -223,6 +218,15 @@ class Monitor:
         now = msgspec.structs.replace(now, open={**now.open, **{event.alert_key: event for event in events}})
         self._send(events, now)
         return msgspec.structs.replace(state, life=now)
+
+
+def patient(monitoring: Monitoring) -> LifePolicy:
+    """Pauses of a few windows, where windows are long."""
+    usual = LifePolicy()
+    return LifePolicy(
+        repeat_every=max(usual.repeat_every, 10 * monitoring.window),
+        cooldown=max(usual.cooldown, 3 * monitoring.window),
+    )
 
 
 def decode_summary(payload: bytes) -> Summary:

@@ -8,16 +8,11 @@ import logging
 
 import msgspec
 
-<<<<<<< HEAD
 from monitors.content import Content
 from monitors.life import Life
 from monitors.performance.step import PerformanceState
 from monitors.scales import Blocks
 from monitors.windows import Closed, Windows
-=======
-from monitors.drift import Streak
-from monitors.windows import Window
->>>>>>> stats
 from stream_trainer.store.storage import Storage
 
 _log = logging.getLogger(__name__)
