@@ -56,11 +56,11 @@ def measure(options: Options) -> Section:
         headings=("who", "CPU seconds", "MiB more than before"),
         rows=rows,
         notes=[
-            f"{ROWS:,} rows x {FEATURES} columns (a quarter of them words) against a reference of 20,000 rows. Ours: "
+            (f"{ROWS:,} rows x {FEATURES} columns (a quarter of them words) against a reference of 20,000 rows. Ours: "
             "counting in the frozen bins, random projections included, and all decisions; Evidently: the preset's report "
-            "on a data frame. Neither drawing the rows nor importing counts.",
-            "Windows: two columns and a segment, windows of 200 rows through opening, closing, judging at four scales and "
-            "the life of alerts, a tenth of them changed; the state is all that is kept between micro-batches.",
+            "on a data frame. Neither drawing the rows nor importing counts."),
+            ("Windows: two columns and a segment, windows of 200 rows through opening, closing, judging at four scales and "
+            "the life of alerts, a tenth of them changed; the state is all that is kept between micro-batches."),
         ],
         goals=[
             Goal(what="ours, at once, of Evidently's CPU", limit=100 * _SHARE,

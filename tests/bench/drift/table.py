@@ -36,7 +36,7 @@ def measure(options: Options) -> Section:
     wanted = trials.all_trials(SIZES, DELAYS, OUTLIER_ROWS)
     files = {c: _files(c, wanted, cache / "bench" / "drift" / "cells") for c in ALL}
     console, processes = Console(), Processes(homes=homes)
-    for contestant in ALL:
+    for contestant in reversed(ALL):  # the quick ones first
         if missing := [(t, path) for t, path in files[contestant].items() if not _filled(path, t, limit)]:
             console.print(f"{contestant.title}: {len(missing)} cells", style="dim", markup=False)
             _run(contestant, Job(name=contestant.name, alone=contestant.alone, limit=limit, cells=missing), processes)

@@ -82,8 +82,8 @@ def run(trial: Trial, build: Build, name: str, *, alone: bool, clock: Callable[[
     """
     fitted = [build(name, trial.rows) for _ in range(REFERENCES)]
     for number, detector in enumerate(fitted):
-        rng = np.random.default_rng([1, number])
-        detector.fit(_kept(worlds.frame(rng, worlds.REFERENCE_ROWS, FEATURES), _judged(trial, alone)))
+        columns = _changeable(trial) if alone and trial.kind != "quiet" else list(range(FEATURES))
+        detector.fit(_drawn((1, number), worlds.REFERENCE_ROWS, columns))
     one = {"quiet": _quiet, "power": _power, "delay": _delay, "outlier": _outlier}[trial.kind]
     flagged, hits, spent = [], [], 0.0
     for window in range(trial.windows):
@@ -110,12 +110,13 @@ def _changeable(trial: Trial) -> list[int]:
     return changed or [0]
 
 
-def _judged(trial: Trial, alone: bool) -> list[int]:
-    return _changeable(trial) if alone and trial.kind != "quiet" else list(range(FEATURES))
-
-
-def _kept(frame: Rows, columns: list[int]) -> Rows:
-    return {name: values for i, (name, values) in enumerate(frame.items()) if i in columns}
+def _drawn(seed: tuple[int, ...], rows: int, columns: list[int], change: Change = QUIET, changed: int = -1) -> Rows:
+    """Some columns of a window; each has a seed of its own, so that one alone is the same as among all."""
+    families = worlds.families(FEATURES)
+    return {
+        _name(i): worlds.draw(families[i], np.random.default_rng([*seed, i]), rows, change if i == changed else QUIET)
+        for i in columns
+    }
 
 
 def _fresh(detector: Detector) -> Detector:
@@ -123,9 +124,8 @@ def _fresh(detector: Detector) -> Detector:
 
 
 def _window(trial: Trial, seed: tuple[int, ...], column: int, alone: bool) -> Rows:
-    rng = np.random.default_rng([2, trial.rows, *seed])
-    frame = worlds.frame(rng, trial.rows, FEATURES, change_of(trial), changed=[column])
-    return _kept(frame, [column] if alone else list(range(FEATURES)))
+    columns = [column] if alone else list(range(FEATURES))
+    return _drawn((2, trial.rows, *seed), trial.rows, columns, change_of(trial), column)
 
 
 def _name(column: int) -> str:
