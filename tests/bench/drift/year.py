@@ -99,7 +99,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self._judge = Judge(pipeline=pipeline.name, monitoring=MONITORING)
-        self._policy = LifePolicy(min_rows=MONITORING.min_rows)
+        self._policy = LifePolicy()
         self._life = Life()
         self._predictions: Blocks[Content] = Blocks()
         self._examples: Blocks[Content] = Blocks()
