@@ -20,6 +20,9 @@ NAMES = (
     "serving",
     "storm",
     "steady_storm",
+    "drift",
+    "drift_cost",
+    "drift_flights",
 )
 
 
