@@ -27,6 +27,10 @@ class Learned:
         found: Counts = rng.multinomial(rows, bin_shares(self.family, self.cuts, change))
         return found
 
+    def again(self, rng: np.random.Generator) -> "Learned":
+        """The same bins with counts of other rows, as of another version."""
+        return Learned(self.family, self.cuts, self.window(rng, REFERENCE_ROWS))
+
 
 def learn(rng: np.random.Generator, features: int) -> list[Learned]:
     """Bins frozen on the rows of the reference: up to 128 quantiles of a number, every word."""

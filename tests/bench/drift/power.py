@@ -33,8 +33,9 @@ def _cell(change: Change, rows: int, windows: int) -> str:
     changed = next(i for i, family in enumerate(families(FEATURES)) if change.applies(family))
     found = 0
     for number in range(windows):
-        if number % 10 == 0:
-            learned = learn(rng, FEATURES)
+        if number % 100 == 0:
+            frozen = learn(rng, FEATURES)
+        learned = [one.again(rng) for one in frozen]
         drawn = [one.window(rng, rows, change if i == changed else QUIET) for i, one in enumerate(learned)]
         found += alarms(learned, drawn, PER_WINDOW / 4)[changed]
     delays = [delay(learn(rng, FEATURES), rng, rows, change, changed, _MOST, PER_WINDOW) for _ in range(_DELAYS)]
