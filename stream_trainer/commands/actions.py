@@ -7,7 +7,6 @@ import msgspec
 import typer
 
 from stream_trainer.acting import Asked, action_of, id_of_person, parse
-from stream_trainer.action_log import all_requests
 from stream_trainer.acts import Act
 from stream_trainer.commands import connecting
 from stream_trainer.commands.champion import who
@@ -26,6 +25,8 @@ Kind = Literal["raise-learning-rate", "hold-promotion", "roll-back", "warm-retra
 @app.command("list", epilog="Example: stream-trainer actions list examples.flights.pipeline:pipeline")
 def list_actions(pipeline: PipelineAddress, as_json: AsJson = False) -> None:
     """Show what was asked, oldest first, and whether it was done, refused (and why), or waits for the next micro-batch."""
+    from stream_trainer.action_log import all_requests  # noqa: PLC0415 - torch comes with it
+
     settings = connecting.connect(Settings())
     found = load_pipeline(pipeline)
     _create(found.name, settings.kafka)

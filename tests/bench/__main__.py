@@ -23,6 +23,8 @@ NAMES = (
     "drift",
     "drift_cost",
     "drift_flights",
+    "drift.calibration",
+    "drift.power",
 )
 
 
