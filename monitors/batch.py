@@ -10,6 +10,7 @@ import msgspec
 from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
+from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.history import History
@@ -178,7 +179,7 @@ class Monitor:
     def _stepped(self, before: Life, found: Judgement, closed: Closed, compared: Compared) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
         for told in found.rounds:
-            findings = self._explain(told.findings, closed.content, compared)
+            findings = self._explain(telling(told.findings, before.open), closed.content, compared)
             before, said = life.step(before, findings, told.seen, self._policy)
             events += said
         return before, events

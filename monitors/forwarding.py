@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from monitors.alerts import Severity
+from monitors.findings import Severity
 from monitors.webhook import Webhook
 from stream_trainer.store.storage import Storage
 

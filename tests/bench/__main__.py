@@ -20,6 +20,8 @@ NAMES = (
     "serving",
     "storm",
     "steady_storm",
+    "drift.calibration",
+    "drift.power",
 )
 
 
