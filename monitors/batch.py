@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,7 @@ class Monitor:
     Args:
         open_alerts: those that `P.alerts` knew at the start; what a kept state says comes first.
         sample_rows: rows of a window that are kept for a report.
+        workspace: of Evidently, for reports; None for none.
         explain: gives findings their weight in the change of the output.
         act: told of every event that was published.
     """
@@ -65,6 +67,7 @@ class Monitor:
         publish: Publish,
         reports: Reports,
         report_folder: Path,
+        workspace: Path | None = None,
         metrics: Metrics,
         open_alerts: Open,
         sample_rows: int = 2_000,
@@ -81,6 +84,7 @@ class Monitor:
         self._publish = publish
         self._reports = reports
         self._report_folder = report_folder
+        self._workspace = workspace
         self._known = open_alerts
         self._sample_rows = sample_rows
         self._policy = policy or patient(pipeline.monitoring)
@@ -160,9 +164,9 @@ class Monitor:
         # 1. What it shows.
         watched = state.examples if labels else state.predictions
         judge = self._judge.examples if labels else self._judge.predictions
-        found = judge(closed, compared, watched.blocks, state.performance)
+        found = self._weighed(judge(closed, compared, watched.blocks, state.performance), closed.content, compared)
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
-        now, events = self._stepped(state.life or Life(), found, closed, compared)
+        now, events = self._stepped(state.life or Life(), found)
         self._send(events, now)
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
@@ -171,16 +175,21 @@ class Monitor:
         self._told[labels] = found
         rounds = [finding for told in self._told.values() for finding in told.findings]
         self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
-        self._report([event for event in events if event.status == "opened"], closed.content, compared)
+        self._report([event for event in events if event.status == "opened"], found, closed.content, compared)
         after = msgspec.structs.replace(watched, blocks=found.blocks)
         whole = msgspec.structs.replace(state, life=now, performance=found.performance)
         return msgspec.structs.replace(whole, **{"examples" if labels else "predictions": after})
 
-    def _stepped(self, before: Life, found: Judgement, closed: Closed, compared: Compared) -> tuple[Life, list[Alert]]:
+    def _weighed(self, found: Judgement, window: Content, compared: Compared) -> Judgement:
+        """What was found, with what the features have done to the model's output."""
+        rounds = [replace(told, findings=list(self._explain(told.findings, window, compared))) for told in found.rounds]
+        told = list(self._explain(found.record.findings, window, compared))
+        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=told))
+
+    def _stepped(self, before: Life, found: Judgement) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
         for told in found.rounds:
-            findings = self._explain(telling(told.findings, before.open), closed.content, compared)
-            before, said = life.step(before, findings, told.seen, self._policy)
+            before, said = life.step(before, telling(told.findings, before.open), told.seen, self._policy)
             events += said
         return before, events
 
@@ -199,10 +208,17 @@ class Monitor:
                 event.message,
             )
 
-    def _report(self, opened: Sequence[Alert], window: Content, compared: Compared) -> None:
+    def _report(self, opened: Sequence[Alert], found: Judgement, window: Content, compared: Compared) -> None:
         if opened and window.sample is not None and compared.frozen is not None:
-            sample = table_from_bytes(window.sample)
-            job = report_job(self._report_folder, opened, sample, compared.frozen.reference, self._sample_rows)
+            job = report_job(
+                self._report_folder,
+                opened,
+                table_from_bytes(window.sample),
+                compared.frozen.reference,
+                self._sample_rows,
+                findings=found.findings,
+                workspace=self._workspace,
+            )
             self._reports.ask(job)
 
     def _with_report(self, state: MonitorState) -> MonitorState:

@@ -136,11 +136,12 @@ class Forwarder:
             if self._stop.is_set():
                 return None
             found += log.poll(_POLL_SECONDS)
-        told: frozenset[str] | None = frozenset()
+        told: frozenset[str] = frozenset()
         for record in still_open([record for record in found if record.offset < ends[record.partition]]):
-            told = self._post(record, told)
-            if told is None:
+            posted = self._post(record, told)
+            if posted is None:
                 return None
+            told = posted
         return Position(log.topic_id, ends, told)
 
     def _post(self, record: Record, told: frozenset[str]) -> frozenset[str] | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -19,6 +20,7 @@ from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, restore
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, Publish, decode_summary
+from monitors.explaining import Explainer
 from monitors.forwarding import Forwarder
 from monitors.history import History
 from monitors.reports import Reports
@@ -140,14 +142,17 @@ def start_monitor(
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
+    store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
-        baselines=Baselines(open_store(settings, pipeline.name)),
+        baselines=Baselines(store),
         states=StateFiles(storage),
         history=History(storage),
         publish=_publisher(producer, topics.alerts),
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
+        workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
+        explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
         open_alerts=restore(read_all(settings.kafka, topics.alerts)),
         sample_rows=settings.monitor.report_rows,
@@ -201,7 +206,7 @@ def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
 def _behind(query: StreamingQuery) -> float:
     """Records that wait in the partition that is furthest behind, as of the last progress; NaN while none is known."""
     with suppress(Exception):  # told when somebody asks, which may be while it starts or ends
-        progress = query.lastProgress or {}
+        progress: Any = query.lastProgress or {}
         return max(float(source["metrics"]["maxOffsetsBehindLatest"]) for source in progress["sources"])
     return math.nan
 

@@ -122,6 +122,6 @@ def _open(alert: Alert) -> OpenAlert:
         kind=alert.kind,
         severity=alert.severity,
         feature=alert.feature,
-        segment=getattr(alert, "segment", ""),
-        against=getattr(alert, "against", ""),
+        segment=alert.segment,
+        against=alert.against,
     )

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from infra.commands import broker_app, doctor, setup
 from stream_trainer.commands import champion, connecting, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
+from stream_trainer.logs import log_as
 from stream_trainer.settings import Settings
 from stream_trainer.store.aliases import Promotion
 
@@ -85,11 +86,9 @@ def stop_on_signal() -> threading.Event:
     return stop
 
 
-def log_to_stderr() -> None:
-    """One line a message, on standard error."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("kafka", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+def log_to_stderr(form: Literal["json", "text"] | None = "text") -> None:
+    """One line a message, on standard error; None: text on a terminal, else JSON."""
+    log_as(form)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_not_py4j)
 
@@ -193,7 +192,6 @@ def serve(
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
-    from serving.logs import log_as  # noqa: PLC0415
 
     given = {"host": host, "port": port, "admin_port": admin_port, "workers": workers}
     settings = Settings()
@@ -232,7 +230,7 @@ def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> i
 def monitor(pipeline: PipelineAddress) -> None:
     """Watch what is being served for drift against what was learned, and raise alerts."""
     _needs("monitor", "evidently")
-    log_to_stderr()
+    log_to_stderr(None)
     from monitors.main import run  # noqa: PLC0415
 
     run(pipeline, connected(Settings()))

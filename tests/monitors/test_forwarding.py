@@ -13,7 +13,7 @@ import pytest
 
 from infra.broker import BrokerInfo
 from monitors.alert_log import open_alerts
-from monitors.alerts import Severity
+from monitors.findings import Severity
 from monitors.forwarding import PATH, Forwarder, Record
 from monitors.outgoing import Failed
 from monitors.query import _publisher

@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitors.content import Content
 from monitors.findings import Effect, Finding
 from monitors.gauges import MOST_ALERTS, MOST_CHARACTERS, MOST_SEGMENTS, OpenAlert, Round, Standing, label
 from monitors.status import Metrics
-from monitors.summary import Summary
+from monitors.summary import Part, Summary
 
 END = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -153,9 +154,9 @@ def test_no_name_breaks_the_text_that_is_scraped(names: list[tuple[str, str, flo
 def test_reading_tells_when_and_how_far() -> None:
     metrics = Metrics(clock=lambda: 50.0)
     assert metrics.value("read_timestamp_seconds") == 0
-    metrics.read(Summary(rows=0, skipped={"invalid_json": 2}))
+    metrics.read(Summary(skipped={"invalid_json": 2}))
     assert metrics.value("read_timestamp_seconds") == 0
-    metrics.read(Summary(rows=7, end=END))
+    metrics.read(Summary(predictions=Part(windows={0: Content(rows=7, last=END)})))
     metrics.late(3)
     metrics.closed("elapsed", 2)
     metrics.behind_by(lambda: 12.0)
