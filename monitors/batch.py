@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -55,6 +56,7 @@ class Monitor:
         workspace: of Evidently, for reports; None for none.
         explain: gives findings their weight in the change of the output.
         act: told of every event that was published.
+        saw: told when Kafka got the newest prediction of a micro-batch.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Monitor:
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
         act: Act = idle,
+        saw: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._monitoring = pipeline.monitoring
@@ -90,6 +93,7 @@ class Monitor:
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._act = act
+        self._saw = saw
         self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
@@ -104,6 +108,7 @@ class Monitor:
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
+        self._saw(summary.predictions.appended)
         # 3. Into the windows of event time; those that are over wait to be judged.
         state = msgspec.structs.replace(
             state,
