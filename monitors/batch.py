@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
+from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.history import History
@@ -54,6 +56,7 @@ class Monitor:
         workspace: of Evidently, for reports; None for none.
         explain: gives findings their weight in the change of the output.
         act: told of every event that was published.
+        saw: told when Kafka got the newest prediction of a micro-batch.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Monitor:
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
         act: Act = idle,
+        saw: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._monitoring = pipeline.monitoring
@@ -89,6 +93,7 @@ class Monitor:
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._act = act
+        self._saw = saw
         self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
@@ -103,6 +108,7 @@ class Monitor:
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
+        self._saw(summary.predictions.appended)
         # 3. Into the windows of event time; those that are over wait to be judged.
         state = msgspec.structs.replace(
             state,
@@ -188,7 +194,7 @@ class Monitor:
     def _stepped(self, before: Life, found: Judgement) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
         for told in found.rounds:
-            before, said = life.step(before, told.findings, told.seen, self._policy)
+            before, said = life.step(before, telling(told.findings, before.open), told.seen, self._policy)
             events += said
         return before, events
 

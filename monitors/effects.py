@@ -41,8 +41,7 @@ def effects(window: Counts, reference: Counts, *, ordered: bool, places: Floats 
     now, before = groups(window, reference, ordered=ordered)
     used = np.count_nonzero(now + before, axis=1)
     n, m = now.sum(axis=1), before.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        chance = np.where((n > 0) & (m > 0), np.maximum(used - 1, 0) * (1 / n + 1 / m), np.inf)
+    chance = np.maximum(used - 1, 0) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
     return Effects(
         psi=np.maximum(0.0, psi(now, before) - chance),
         jensen_shannon=np.maximum(0.0, jensen_shannon(now, before) - chance / (8 * np.log(2))),

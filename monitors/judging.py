@@ -4,7 +4,6 @@ The false alarms that a window may have are shared out: most for the features, s
 answers turn out. Each part keeps its own, so all together keep the whole.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,8 +11,9 @@ import msgspec
 
 from monitors import content, scales
 from monitors.alerts import WindowSpan
+from monitors.consequences import together
 from monitors.content import Content
-from monitors.deciding import Question, Round, decide
+from monitors.deciding import Round, decide
 from monitors.findings import Finding
 from monitors.history import WindowRecord
 from monitors.life import Seen
@@ -90,8 +90,7 @@ class Judge:
             key=closed.content.digest or "",
             add=lambda first, second: content.add(first, second, sample_rows=0),
         )
-        ask, share = (asked_of_examples, LABELS) if labels else (asked_of_predictions, FEATURES)
-        rounds = [self._round(block, ask(block.content, compared), compared, share) for block in over]
+        rounds = [self._round(block, compared, labels=labels) for block in over]
         alone = Told(seen=self._seen(closed.start, closed.end, closed.content, compared), findings=shown.findings)
         told = [alone, *rounds] if shown.findings else rounds
         record = WindowRecord(
@@ -107,12 +106,19 @@ class Judge:
         )
         return Judgement(blocks=held, performance=shown.state, rounds=told, record=record)
 
-    def _round(self, block: Block[Content], questions: Sequence[Question], compared: Compared, share: float) -> Told:
+    def _round(self, block: Block[Content], compared: Compared, *, labels: bool) -> Told:
+        if labels:
+            questions, share = asked_of_examples(block.content, compared), LABELS
+        else:
+            questions, share = asked_of_predictions(block.content, compared, self.monitoring.unwatched), FEATURES
         budget = scales.budgets(share * self.monitoring.false_alarms_per_window)[block.scale]
         round_ = Round(budget=budget, windows=block.scale, min_rows=self.monitoring.min_rows)
+        directions = [question for question in questions if question.kind == "multivariate"]
+        others = [question for question in questions if question.kind != "multivariate"]
+        found = decide(others, round_, together(decide(directions, round_)))
         length = block.scale * self.monitoring.window
         start = _EPOCH + block.place * length
-        return Told(seen=self._seen(start, start + length, block.content, compared), findings=decide(questions, round_))
+        return Told(seen=self._seen(start, start + length, block.content, compared), findings=found)
 
     def _seen(self, start: datetime, end: datetime, held: Content, compared: Compared) -> Seen:
         version = compared.served.version if compared.served else None

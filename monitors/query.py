@@ -19,11 +19,13 @@ from pyspark.sql.streaming.query import StreamingQuery
 from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
+from monitors.attendance import Attendance, by_clock, covered
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, Publish, decode_summary
 from monitors.explaining import Explainer
 from monitors.forwarding import Forwarder
 from monitors.history import History
+from monitors.performance.ticker import Ticker
 from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
@@ -41,6 +43,7 @@ TRIGGER = "2 seconds"
 COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
 STOP_SECONDS = 60.0
 _PAUSE_SECONDS = 5.0
+_CLOCK_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
 
 
@@ -54,6 +57,7 @@ class MonitorQuery:
     _producer: ControlProducer
     _reports: Reports
     _forwarder: Forwarder | None = None
+    _ticker: Ticker | None = None
 
     def check(self) -> None:
         """Nothing while the query runs.
@@ -80,6 +84,8 @@ class MonitorQuery:
         with suppress(Exception):
             self.query.stop()
         self._reports.close()
+        if self._ticker is not None:
+            self._ticker.close()
         if self._forwarder is not None:
             self._forwarder.stop()
         with suppress(BrokerUnavailable):
@@ -140,24 +146,34 @@ def start_monitor(
     metrics = Metrics()
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
-        admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "actions")])
+        admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
     store = open_store(settings, pipeline.name)
     known = restore(read_all(settings.kafka, topics.alerts))
+    publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    attendance = Attendance(
+        pipeline.name,
+        pipeline.monitoring,
+        champion=lambda: covered(read_all(settings.kafka, topics.models)),
+        publish=publish,
+        metrics=metrics,
+        open_alerts=known,
+    )
     monitor = Monitor(
         pipeline,
         baselines=Baselines(store),
         states=StateFiles(storage),
         history=History(storage),
-        publish=publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known)),
+        publish=publish,
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
-        open_alerts=known,
+        open_alerts={key: alert for key, alert in known.items() if key not in by_clock(known)},
+        saw=attendance.saw,
         sample_rows=settings.monitor.report_rows,
     )
     gate = _Gate()
@@ -186,7 +202,8 @@ def start_monitor(
         opening = partial(open_alerts, settings.kafka, topics.alerts)
         forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
         forwarder.start()
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
+    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running

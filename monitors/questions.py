@@ -3,7 +3,7 @@
 Also the curves that a page draws. Pure: from counts to questions; answering them is `deciding`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,12 +45,13 @@ class Compared:
         return ""
 
 
-def asked_of_predictions(content: Content, compared: Compared) -> list[Question]:
+def asked_of_predictions(content: Content, compared: Compared, unwatched: Collection[str] = ()) -> list[Question]:
     """All features, the answers and the random projections; segments against what was learned only.
 
-    What a model answered before it had learned anything says nothing, so answers have no baseline.
+    What a model answered before it had learned anything says nothing, so answers have no baseline. Nothing is asked of
+    the features that are `unwatched`.
     """
-    return list(_questions(content, compared, labels=False))
+    return [q for q in _questions(content, compared, labels=False) if q.feature not in unwatched]
 
 
 def asked_of_examples(content: Content, compared: Compared) -> list[Question]:
@@ -117,10 +118,11 @@ def _questions(content: Content, compared: Compared, *, labels: bool) -> Iterato
 
 
 def _question(bins: Bins, segment: str, against: Against, window: Cells, reference: Cells, why: str) -> Question:
-    ends = [end for end in bins.ends if end != "other"]
-    quality = [bins.place(end) for end in ends]
+    quality = [bins.place(end) for end in bins.ends if end != "other"]
     if segment:
         quality = [int(bins.coarse[place]) for place in quality]
+    if bins.feature.startswith(PROJECTION):  # what is missing or far out is said by the features themselves
+        window, reference, quality = window[: bins.ordinary], reference[: bins.ordinary], []
     return Question(
         kind=_kind(bins.feature),
         feature=bins.feature,
@@ -128,7 +130,7 @@ def _question(bins: Bins, segment: str, against: Against, window: Cells, referen
         against=against,
         window=window,
         reference=reference,
-        names=bins.coarse_names if segment else bins.names,
+        names=(bins.coarse_names if segment else bins.names)[: len(window)],
         ordered=not bins.categorical,
         quality=quality,
         places=None if bins.categorical else _axis(bins, coarse=bool(segment)),

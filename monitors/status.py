@@ -21,6 +21,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._clock = clock
         self._standing = Standing()
+        self._open: dict[str, tuple[OpenAlert, ...]] = {}
         self.registry.register(self._standing)
         self._rows = self._counter("rows", "Predictions read.")
         self._skipped = self._counter("skipped_rows", "Records that were not looked at.", "reason")
@@ -76,11 +77,12 @@ class Metrics:
         """So many windows were closed."""
         self._windows.labels(closing).inc(windows)
 
-    def alerts(self, events: Iterable[Alert], open_alerts: Iterable[Alert]) -> None:
-        """What was published, and what is open now."""
+    def alerts(self, events: Iterable[Alert], open_alerts: Iterable[Alert], *, part: str = "windows") -> None:
+        """What was published, and what is open now of what this part of the monitor raises."""
         for event in events:
             self._events.labels(event.status).inc()
-        self.standing(map(_open, open_alerts))
+        self._open[part] = tuple(map(_open, open_alerts))
+        self.standing(alert for alerts in tuple(self._open.values()) for alert in alerts)
 
     def standing(self, open_alerts: Iterable[OpenAlert]) -> None:
         """What is open now."""

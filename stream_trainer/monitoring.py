@@ -17,6 +17,7 @@ class Monitoring:
         false_alarm_every: while nothing changes, at most one alarm in so much event time is to be expected, over all
             features, segments and kinds together.
         min_rows: with fewer known values there is no verdict.
+        unwatched: features that no window has as they were learned, such as the day of the week in windows of a day.
         silence: no prediction for so long, by the clock, is an alert; None: never.
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
         actions: what alerts ask of the trainer.
@@ -27,6 +28,7 @@ class Monitoring:
     lateness: timedelta = timedelta(minutes=1)
     false_alarm_every: timedelta = timedelta(days=30)
     min_rows: int = 50
+    unwatched: tuple[str, ...] = ()
     silence: timedelta | None = timedelta(minutes=5)
     staleness: timedelta | None = timedelta(hours=1)
     actions: tuple[When, ...] = ()
