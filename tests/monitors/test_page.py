@@ -39,7 +39,7 @@ class Asking:
     """Asks an application without a port."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._transport = ASGITransport(app)  # type: ignore[arg-type]
+        self._transport = ASGITransport(app)
 
     def get(self, path: str, **options: Any) -> Response:
         return self.request("GET", path, **options)
@@ -409,7 +409,7 @@ class Reader:
 
 def follow(hub: Hub, client: Reader, pace: Pace | None = None) -> "asyncio.Task[None]":
     events = Events(hub, lambda: {"windows": "w0"}, pace or Pace())
-    return asyncio.create_task(events({"type": "http", "method": "GET"}, client.receive, client.send))  # type: ignore[arg-type]
+    return asyncio.create_task(events({"type": "http", "method": "GET"}, client.receive, client.send))
 
 
 def test_a_stream_begins_with_what_is_and_goes_on_with_what_changes() -> None:

@@ -60,7 +60,7 @@ def test_the_page_is_there_for_the_length_of_the_block_with_or_without_kafka(
 
 
 def test_without_a_port_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    of = settings(tmp_path, monitor=MonitorSettings(page_port="none"))  # type: ignore[arg-type]
+    of = settings(tmp_path, monitor=MonitorSettings(page_port="none"))
     with page_served(pipeline("flights"), of):
         assert capsys.readouterr().out == ""
 
