@@ -15,9 +15,9 @@ from monitors.findings import Finding
 from stream_trainer.reference import LABEL
 from stream_trainer.settings import Settings
 from tests.bench.drift import year
-from tests.bench.drift.contestants import code_of
 from tests.bench.drift.year import MONITORING, Day
 from tests.bench.learning import plan
+from tests.bench.learning.contestants import code_of
 from tests.bench.options import Options
 from tests.bench.section import Goal, Section
 
