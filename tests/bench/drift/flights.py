@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from examples.flights.data import load_timeline
-from monitors.findings import Finding
+from monitors.findings import Against, Finding
 from stream_trainer.reference import LABEL
 from stream_trainer.settings import Settings
 from tests.bench.drift import year
@@ -133,8 +134,9 @@ def _month(month: str, days: Sequence[Told]) -> list[str]:
 
 
 def _feature(key: str) -> str:
-    """`drift/learned/<feature>[/<segment>]`, `label/learned/…` to the feature."""
-    return key.split("/")[2] if key.count("/") >= 2 else key
+    """`<kind>[/<reference>]/<feature>[/<segment>]` to kind and feature."""
+    kind, *rest = key.split("/")
+    return f"{kind} of {rest[rest[0] in get_args(Against)]}"
 
 
 def _storms(real: Sequence[Told]) -> list[str]:
