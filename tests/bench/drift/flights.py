@@ -106,7 +106,7 @@ def _section(real: Sequence[Told], shuffled: Sequence[Sequence[Told]]) -> Sectio
                   *(f"days: {name}" for name in _STORMS)),
         rows=[_month(month, [day for day in real if day.date.startswith(month)]) for month in months],
         notes=[
-            (f"Windows of a day (UTC), {len(real)} of them; compared with the first week, and with the week before. "
+            (f"Windows of a day (UTC), {len(real)} of them; compared with the first week, and with the week before; flights that never arrived are left out. "
             "`late` by the day of departure. A day's weather is shared by all its flights, and a day has one weekday: "
             "most days differ from the week before them, and the monitor says so."),
             *_storms(real),
