@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.bench.options import Options
 from tests.bench.section import Goal, Section
@@ -81,7 +82,7 @@ def _spent(who: str, *arguments: int) -> Spent:
     return Spent(**_ask(who, *arguments))
 
 
-def _ask(*words: str | int) -> object:
+def _ask(*words: str | int) -> Any:
     command = [sys.executable, "-W", "ignore", "-m", _WORKER, *map(str, words)]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -5,19 +5,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from examples.flights.data import load_timeline
-from monitors.findings import Finding
+from monitors.findings import Against, Finding
 from stream_trainer.reference import LABEL
 from stream_trainer.settings import Settings
 from tests.bench.drift import year
-from tests.bench.drift.contestants import code_of
 from tests.bench.drift.year import MONITORING, Day
 from tests.bench.learning import plan
+from tests.bench.learning.contestants import code_of
 from tests.bench.options import Options
 from tests.bench.section import Goal, Section
 
@@ -105,7 +106,7 @@ def _section(real: Sequence[Told], shuffled: Sequence[Sequence[Told]]) -> Sectio
                   *(f"days: {name}" for name in _STORMS)),
         rows=[_month(month, [day for day in real if day.date.startswith(month)]) for month in months],
         notes=[
-            (f"Windows of a day (UTC), {len(real)} of them; compared with the first week, and with the week before. "
+            (f"Windows of a day (UTC), {len(real)} of them; compared with the first week, and with the week before; flights that never arrived are left out. "
             "`late` by the day of departure. A day's weather is shared by all its flights, and a day has one weekday: "
             "most days differ from the week before them, and the monitor says so."),
             *_storms(real),
@@ -133,8 +134,9 @@ def _month(month: str, days: Sequence[Told]) -> list[str]:
 
 
 def _feature(key: str) -> str:
-    """`drift/learned/<feature>[/<segment>]`, `label/learned/…` to the feature."""
-    return key.split("/")[2] if key.count("/") >= 2 else key
+    """`<kind>[/<reference>]/<feature>[/<segment>]` to kind and feature."""
+    kind, *rest = key.split("/")
+    return f"{kind} of {rest[rest[0] in get_args(Against)]}"
 
 
 def _storms(real: Sequence[Told]) -> list[str]:

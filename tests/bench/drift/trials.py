@@ -94,8 +94,8 @@ def run(trial: Trial, build: Build, name: str, *, alone: bool, clock: Callable[[
         spent += clock() - started
         flagged.append(found)
         hits.append(hit)
-    columns = FEATURES if not alone or trial.kind == "quiet" else 1
-    return Cell(flagged=tuple(flagged), hits=tuple(hits), columns=columns, seconds=spent, limit=limit)
+    judged = FEATURES if not alone or trial.kind == "quiet" else 1
+    return Cell(flagged=tuple(flagged), hits=tuple(hits), columns=judged, seconds=spent, limit=limit)
 
 
 def change_of(trial: Trial) -> Change:

@@ -45,7 +45,7 @@ class Day:
 
 
 def columns_of(timeline: Timeline) -> Columns:
-    """All flights as the contract has them, and `_label` (NaN for those that never arrived)."""
+    """The flights that arrived, as the contract has them, and `_label`."""
     day, minute = np.divmod(timeline.local_minute, 1440)
     known = timeline.weather_row >= 0
     weather = np.where(known[:, None], timeline.weather[timeline.weather_row], np.nan)
@@ -55,21 +55,22 @@ def columns_of(timeline: Timeline) -> Columns:
         "distance": timeline.distance,
         "scheduled_minutes": timeline.scheduled_minutes,
         **{name: weather[:, i] for i, name in enumerate(WEATHER)},
-        LABEL: np.where(timeline.late < 0, np.nan, timeline.late),
+        LABEL: timeline.late,
     }
     words = {
         "carrier": (timeline.carriers, timeline.carrier),
         "origin": (timeline.origins, timeline.origin),
         "dest": (timeline.dests, timeline.dest),
     }
-    return {name: pa.array(np.asarray(v, np.float64), from_pandas=True) for name, v in numbers.items()} | {
-        name: pa.array(names, pa.string()).take(pa.array(codes)) for name, (names, codes) in words.items()
+    arrived = timeline.late >= 0
+    return {name: pa.array(np.asarray(v, np.float64)[arrived], from_pandas=True) for name, v in numbers.items()} | {
+        name: pa.array(names, pa.string()).take(pa.array(codes[arrived])) for name, (names, codes) in words.items()
     }
 
 
 def days_of(timeline: Timeline) -> NDArray[np.int64]:
-    """The window of each flight: days since 1970, UTC."""
-    return timeline.scheduled_at // 86_400
+    """The window of each flight that arrived: days since 1970, UTC."""
+    return timeline.scheduled_at[timeline.late >= 0] // 86_400
 
 
 def watched(columns: Columns, days: NDArray[np.int64]) -> list[Day]:
