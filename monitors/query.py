@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from monitors.acting import Actor, publishing
-from monitors.alert_log import open_alerts
+from monitors.alert_log import open_alerts as opened
 from monitors.alerts import Alert, Open, restore
 from monitors.attendance import Attendance, by_clock, covered
 from monitors.baseline import Baselines
@@ -37,7 +37,7 @@ from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
-from stream_trainer.store.storage import open_storage
+from stream_trainer.store.storage import Storage, open_storage
 
 TRIGGER = "2 seconds"
 COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
@@ -147,10 +147,8 @@ def start_monitor(
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
         admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
-    url = checkpoint_url(pipeline, settings)
-    storage = open_storage(url, settings.store)
+    storage = open_storage(checkpoint_url(pipeline, settings), settings.store)
     producer, reports = ControlProducer(settings.kafka), Reports()
-    store = open_store(settings, pipeline.name)
     known = restore(read_all(settings.kafka, topics.alerts))
     publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
     attendance = Attendance(
@@ -161,7 +159,35 @@ def start_monitor(
         metrics=metrics,
         open_alerts=known,
     )
-    monitor = Monitor(
+    open_alerts = {key: alert for key, alert in known.items() if key not in by_clock(known)}
+    monitor = _monitor(pipeline, settings, storage, publish, reports, metrics, open_alerts, attendance)
+    gate = _Gate()
+    query = _query(spark, pipeline, settings, _handler(monitor, gate))
+    metrics.behind_by(partial(_behind, query))
+    forwarder = None
+    if webhook is not None:
+        opening = partial(opened, settings.kafka, topics.alerts)
+        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+        forwarder.start()
+    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
+    if stop is not None:
+        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
+    return running
+
+
+def _monitor(
+    pipeline: Pipeline,
+    settings: Settings,
+    storage: Storage,
+    publish: Publish,
+    reports: Reports,
+    metrics: Metrics,
+    open_alerts: Open,
+    attendance: Attendance,
+) -> Monitor:
+    store = open_store(settings, pipeline.name)
+    return Monitor(
         pipeline,
         baselines=Baselines(store),
         states=StateFiles(storage),
@@ -172,14 +198,18 @@ def start_monitor(
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
-        open_alerts={key: alert for key, alert in known.items() if key not in by_clock(known)},
+        open_alerts=open_alerts,
         saw=attendance.saw,
         sample_rows=settings.monitor.report_rows,
     )
-    gate = _Gate()
+
+
+def _query(
+    spark: SparkSession, pipeline: Pipeline, settings: Settings, handle: Callable[[DataFrame, int], None]
+) -> StreamingQuery:
     source = {
         **spark_options(settings.kafka),
-        "subscribe": f"{topics.predictions},{topics.examples}",
+        "subscribe": f"{pipeline.topics.predictions},{pipeline.topics.examples}",
         "includeHeaders": "true",
         "startingOffsets": "earliest",
         "maxOffsetsPerTrigger": str(settings.monitor.max_records_per_batch),
@@ -189,24 +219,13 @@ def start_monitor(
         "failOnDataLoss": "false",
     }
     stream = spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
-    query = (
+    return (
         stream.writeStream.queryName(f"{pipeline.name}-monitor")
-        .option("checkpointLocation", f"{url}/spark")
+        .option("checkpointLocation", f"{checkpoint_url(pipeline, settings)}/spark")
         .trigger(processingTime=TRIGGER)
-        .foreachBatch(_handler(monitor, gate))
+        .foreachBatch(handle)
         .start()
     )
-    metrics.behind_by(partial(_behind, query))
-    forwarder = None
-    if webhook is not None:
-        opening = partial(open_alerts, settings.kafka, topics.alerts)
-        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
-        forwarder.start()
-    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
-    if stop is not None:
-        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
-    return running
 
 
 def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
