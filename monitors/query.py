@@ -29,13 +29,13 @@ from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
-from monitors.webhook import webhook_of
+from monitors.webhook import Webhook, webhook_of
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
-from stream_trainer.store.storage import open_storage
+from stream_trainer.store.storage import Storage, open_storage
 
 TRIGGER = "2 seconds"
 COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
@@ -144,11 +144,10 @@ def start_monitor(
     metrics = Metrics()
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
-        admin.create_missing([plans["predictions"], plans["examples"], plans["alerts"], plans["models"]])
+        admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
-    producer, reports = ControlProducer(settings.kafka), Reports()
-    store = open_store(settings, pipeline.name)
+    producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
     known, publish = restore(read_all(settings.kafka, topics.alerts)), _publisher(producer, topics.alerts)
     attendance = Attendance(
         pipeline.name,
@@ -158,6 +157,7 @@ def start_monitor(
         metrics=metrics,
         open_alerts=known,
     )
+    store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
         baselines=Baselines(store),
@@ -173,10 +173,20 @@ def start_monitor(
         saw=attendance.saw,
         sample_rows=settings.monitor.report_rows,
     )
-    gate = _Gate()
+    query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
+    metrics.behind_by(partial(_behind, query))
+    forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
+    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
+    if stop is not None:
+        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
+    return running
+
+
+def _records(spark: SparkSession, pipeline: Pipeline, settings: Settings) -> DataFrame:
     source = {
         **spark_options(settings.kafka),
-        "subscribe": f"{topics.predictions},{topics.examples}",
+        "subscribe": f"{pipeline.topics.predictions},{pipeline.topics.examples}",
         "includeHeaders": "true",
         "startingOffsets": "earliest",
         "maxOffsetsPerTrigger": str(settings.monitor.max_records_per_batch),
@@ -185,25 +195,24 @@ def start_monitor(
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }
-    stream = spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
-    query = (
-        stream.writeStream.queryName(f"{pipeline.name}-monitor")
-        .option("checkpointLocation", f"{url}/spark")
+    return spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
+
+
+def _started(records: DataFrame, name: str, checkpoint: str, monitor: Monitor, gate: "_Gate") -> StreamingQuery:
+    return (
+        records.writeStream.queryName(name)
+        .option("checkpointLocation", checkpoint)
         .trigger(processingTime=TRIGGER)
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    metrics.behind_by(partial(_behind, query))
-    forwarder = None
-    if webhook is not None:
-        opening = partial(open_alerts, settings.kafka, topics.alerts)
-        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
-        forwarder.start()
-    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
-    if stop is not None:
-        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
-    return running
+
+
+def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage) -> Forwarder:
+    opening = partial(open_alerts, settings.kafka, topic)
+    forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+    forwarder.start()
+    return forwarder
 
 
 def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:

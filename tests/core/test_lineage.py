@@ -149,7 +149,7 @@ def test_bins_of_an_older_release_are_frozen_anew_and_all_else_goes_on(
         patch.setattr(reference.Reference, "from_bytes", outdated)
         loaded = lineages.load(PIPELINE, world.store, world.store.read(3))
     assert bits(loaded) == bits(world.lineage)
-    assert loaded.seen.reference is loaded.seen.digest is loaded.seen.baseline is None
+    assert (loaded.seen.reference, loaded.seen.digest, loaded.seen.baseline) == (None, None, None)
     world.lineage = loaded
     digests = []
     for n in range(3, 5):
