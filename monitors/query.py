@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from monitors.acting import Actor, publishing
-from monitors.alert_log import open_alerts as opened
+from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
 from monitors.attendance import Attendance, by_clock, covered
 from monitors.baseline import Baselines
@@ -30,7 +30,7 @@ from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
-from monitors.webhook import webhook_of
+from monitors.webhook import Webhook, webhook_of
 from stream_trainer.action_log import all_requests
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
@@ -147,8 +147,9 @@ def start_monitor(
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
         admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
-    storage = open_storage(checkpoint_url(pipeline, settings), settings.store)
-    producer, reports = ControlProducer(settings.kafka), Reports()
+    url = checkpoint_url(pipeline, settings)
+    storage = open_storage(url, settings.store)
+    producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
     known = restore(read_all(settings.kafka, topics.alerts))
     publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
     attendance = Attendance(
@@ -159,35 +160,8 @@ def start_monitor(
         metrics=metrics,
         open_alerts=known,
     )
-    open_alerts = {key: alert for key, alert in known.items() if key not in by_clock(known)}
-    monitor = _monitor(pipeline, settings, storage, publish, reports, metrics, open_alerts, attendance)
-    gate = _Gate()
-    query = _query(spark, pipeline, settings, _handler(monitor, gate))
-    metrics.behind_by(partial(_behind, query))
-    forwarder = None
-    if webhook is not None:
-        opening = partial(opened, settings.kafka, topics.alerts)
-        forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
-        forwarder.start()
-    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
-    if stop is not None:
-        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
-    return running
-
-
-def _monitor(
-    pipeline: Pipeline,
-    settings: Settings,
-    storage: Storage,
-    publish: Publish,
-    reports: Reports,
-    metrics: Metrics,
-    open_alerts: Open,
-    attendance: Attendance,
-) -> Monitor:
     store = open_store(settings, pipeline.name)
-    return Monitor(
+    monitor = Monitor(
         pipeline,
         baselines=Baselines(store),
         states=StateFiles(storage),
@@ -198,15 +172,21 @@ def _monitor(
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
-        open_alerts=open_alerts,
+        open_alerts={key: alert for key, alert in known.items() if key not in by_clock(known)},
         saw=attendance.saw,
         sample_rows=settings.monitor.report_rows,
     )
+    query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
+    metrics.behind_by(partial(_behind, query))
+    forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
+    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
+    if stop is not None:
+        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
+    return running
 
 
-def _query(
-    spark: SparkSession, pipeline: Pipeline, settings: Settings, handle: Callable[[DataFrame, int], None]
-) -> StreamingQuery:
+def _records(spark: SparkSession, pipeline: Pipeline, settings: Settings) -> DataFrame:
     source = {
         **spark_options(settings.kafka),
         "subscribe": f"{pipeline.topics.predictions},{pipeline.topics.examples}",
@@ -218,14 +198,24 @@ def _query(
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }
-    stream = spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
+    return spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
+
+
+def _started(records: DataFrame, name: str, checkpoint: str, monitor: Monitor, gate: "_Gate") -> StreamingQuery:
     return (
-        stream.writeStream.queryName(f"{pipeline.name}-monitor")
-        .option("checkpointLocation", f"{checkpoint_url(pipeline, settings)}/spark")
+        records.writeStream.queryName(name)
+        .option("checkpointLocation", checkpoint)
         .trigger(processingTime=TRIGGER)
-        .foreachBatch(handle)
+        .foreachBatch(_handler(monitor, gate))
         .start()
     )
+
+
+def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage) -> Forwarder:
+    opening = partial(open_alerts, settings.kafka, topic)
+    forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+    forwarder.start()
+    return forwarder
 
 
 def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
