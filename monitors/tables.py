@@ -13,7 +13,7 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 SMALL_CELL = 5
-# Over 10^5 tables with cells of SMALL_CELL or more, deviates up to 8, the formula's was at most 0.0021 too far out.
+# Over 71,000 random tables with cells of SMALL_CELL or more, deviates up to 8, the formula's was at most 0.0021 too far out.
 ERROR = 0.004
 _TERMS = 24
 
