@@ -1,6 +1,6 @@
 # Every target sets up what it needs first; a set-up that is complete costs a second.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-all lint format bench bench-learning faults lock clean
+.PHONY: help setup demo test test-fast test-all lint format bench bench-learning bench-drift faults lock clean
 
 PYTHON_BIN := .venv/bin/python
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
@@ -38,6 +38,9 @@ bench: setup ## measure what the documentation states
 
 bench-learning: setup ## how well it learns beside others, hours, resumes (ARGS="--data FOLDER", "--quick")
 	$(PYTHON_BIN) -m tests.bench.learning --report docs/learning-benchmarks.md $(ARGS)
+
+bench-drift: setup ## how far its alerts can be trusted beside others, minutes, resumes
+	$(PYTHON_BIN) -m tests.bench drift drift_cost drift_flights --report docs/benchmarks.md $(ARGS)
 
 faults: setup ## kill everything for a while, ask everything, write what held to docs/faults.md
 	$(PYTHON_BIN) -m tests.faults --report docs/faults.md $(ARGS)

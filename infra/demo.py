@@ -30,8 +30,7 @@ _TICK = 0.5
 _LINE_EVERY = 5.0
 _PLAIN_WIDTH = 140
 _FLIGHTS_A_DAY = 922
-# The reference covers a week of flights; a window of another length would differ in its days of the week alone.
-_WEEKLY = {"STREAM_TRAINER_MONITOR__WINDOW_ROWS": str(7 * _FLIGHTS_A_DAY)}
+_PAGE_PORT = 8002
 # A first batch costs most for what is new in it, and waits for all that came while Spark started: a small one is out
 # sooner. Each state partition is one more store, worker and task in every batch, on two cores.
 _SMALL_JOINER = {"STREAM_TRAINER_JOIN__MAX_RECORDS_PER_BATCH": "4000", "STREAM_TRAINER_JOIN__STATE_PARTITIONS": "1"}
@@ -52,6 +51,7 @@ class Demo:
         )
         self._rate = rate
         self._port = _free_port(port)
+        self._page_port = _free_port(_PAGE_PORT)
         self._console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
         self._messages: list[str] = []
         self._started_at = time.time()
@@ -108,11 +108,13 @@ class Demo:
         with Admin(kafka) as admin:
             admin.create_missing(topic_plans(NAME, kafka, joined=True).values())
         self._say(f"Kafka at {info.bootstrap_servers}; starting Spark, the service and the flights of 2013")
+        self._say(f"the monitor's dashboard: http://127.0.0.1:{self._page_port}/")
         return self._settings.model_copy(update={"kafka": kafka})
 
     def _units(self, settings: Settings, tail: Tail, lent: Lent) -> list[Unit]:
         logs = self._folder / "logs"
-        more = {**_WEEKLY, **_SMALL_JOINER, **_short_lived()}
+        page = {"STREAM_TRAINER_MONITOR__PAGE_PORT": str(self._page_port)}
+        more = {**_SMALL_JOINER, **_short_lived(), **page}
 
         def replay_arguments() -> list[str]:
             speed = self._rate * 86_400 / _FLIGHTS_A_DAY

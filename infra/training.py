@@ -85,19 +85,27 @@ class _MonitorWatch(Beside):
         self._trainer = trainer
 
     def _run(self) -> None:
+        from monitors.main import page_beside  # noqa: PLC0415 - training alone does not need it
+
+        with page_beside(*self._arguments[1:]):
+            self._watch()
+
+    def _watch(self) -> None:
         while self._trainer.lineage is None or self._trainer.lineage.head is None:
             if self._done.wait(_LOOK_SECONDS):
                 return
         super()._run()
 
     def _follow(self) -> None:
+        from infra.scraping import told  # noqa: PLC0415 - an extra
         from monitors.query import start_monitor  # noqa: PLC0415 - training alone does not need it
 
         monitor = start_monitor(*self._arguments)
         try:
-            while not self._done.wait(_LOOK_SECONDS):
-                if not monitor.query.isActive:
-                    raise monitor.query.exception() or RuntimeError("its query ended by itself")
+            with told(monitor.metrics.registry, "monitor", self._arguments[2].monitor):
+                while not self._done.wait(_LOOK_SECONDS):
+                    if not monitor.query.isActive:
+                        raise monitor.query.exception() or RuntimeError("its query ended by itself")
         finally:
             monitor.stop()
 

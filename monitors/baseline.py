@@ -1,15 +1,21 @@
-"""What a window is compared with: the frozen bins, and what a version has learned from. Read from the model store."""
+"""What a window is compared with: the frozen baseline, and what a version that served in it has learned from.
+
+Read from the model store, each version once. What cannot be read is no reason to fail: then there is nothing to compare with.
+"""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
+import numpy as np
 
 from stream_trainer.errors import Corrupt, NoVersion
-from stream_trainer.reference import Reference, over_hours, table_from_bytes
+from stream_trainer.reference import Learned, Reference
+from stream_trainer.reference.counting import Cells
 from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.store import LEARNED
 
+TRIED = 8
 _log = logging.getLogger(__name__)
 
 
@@ -20,21 +26,22 @@ class Frozen:
     digest: str
     reference: Reference
 
+    def counts(self, feature: str) -> Cells:
+        """What the baseline holds of a feature, in fine bins."""
+        return np.asarray(self.reference.of(feature).counts, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What one version has learned from, over all hours it keeps, counted with the bins of `frozen`."""
+    """What one version has learned from, over all time it keeps, as a row of cells of `frozen`."""
 
     version: int
     frozen: Frozen
-    learned: pa.Table
+    learned: Cells
 
 
 class Baselines:
-    """References and learned histograms, each read once.
-
-    Every method may raise `StoreUnavailable`; a damaged or pruned version is passed over for the newest one.
-    """
+    """References and what was learned, each read once. Every method may raise `StoreUnavailable`."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -47,26 +54,35 @@ class Baselines:
             self._of(highest)
         return self._frozen
 
-    def of(self, version: int | None) -> Baseline | None:
-        """The baseline of a version, or of the newest one when there is no such version or it is damaged."""
-        found = self._of(version) if version is not None else None
-        return found if found is not None else self._of(self._store.highest())
+    def of(self, versions: Iterable[int]) -> Baseline | None:
+        """The baseline of the highest of some versions that can be read; None: none of the `TRIED` highest can.
+
+        Versions that were pruned, are damaged or had no frozen bins yet have none.
+        """
+        for number in sorted(versions, reverse=True)[:TRIED]:
+            found = self._of(number)
+            if found is not None:
+                return found
+        return None
 
     def _of(self, number: int) -> Baseline | None:
         if self._baseline is not None and self._baseline.version == number:
             return self._baseline
         try:
-            self._baseline = self._read(self._store.read(number))
-        except (Corrupt, NoVersion, pa.ArrowInvalid) as error:
+            found = self._read(self._store.read(number))
+        except (Corrupt, NoVersion) as error:
             _log.warning("no baseline from version %d: %s", number, error)
             return None
-        return self._baseline
+        self._baseline = found or self._baseline
+        return found
 
     def _read(self, version: Version) -> Baseline | None:
         digest = version.manifest.reference
         if digest is None:
             return None
-        if self._frozen is None or self._frozen.digest != digest:
-            self._frozen = Frozen(digest, Reference.from_bytes(self._store.reference(digest)))
-        learned = over_hours(table_from_bytes(self._store.file(version, LEARNED)))
-        return Baseline(version.number, self._frozen, learned)
+        frozen = self._frozen
+        if frozen is None or frozen.digest != digest:
+            frozen = Frozen(digest, Reference.from_bytes(self._store.reference(digest)))
+        learned = Learned.from_bytes(self._store.file(version, LEARNED), frozen.reference)
+        self._frozen = frozen
+        return Baseline(version.number, frozen, learned.total(frozen.reference))

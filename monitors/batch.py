@@ -1,104 +1,126 @@
-"""One micro-batch of predictions, from summaries to published alerts: the map of this package. No Spark, no disk."""
+"""One micro-batch, from Kafka's records to published alerts: the map of this package. No Spark, no disk."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from monitors.alerts import Alert, AlertPolicy, Evidence, Open, Streaks, WindowSpan, step, with_report
-from monitors.baseline import Baseline, Baselines, Frozen
-from monitors.drift import DriftPolicy, judge
+from monitors import life
+from monitors.alerts import Alert, Open, with_report
+from monitors.baseline import Baselines, Frozen
+from monitors.consequences import telling
+from monitors.content import Content
+from monitors.findings import Finding
+from monitors.history import History
+from monitors.judging import Judge, Judgement, joined
+from monitors.life import Life, LifePolicy
+from monitors.questions import Compared
 from monitors.reports import Reports, report_job
-from monitors.state import MonitorState, StateFiles
+from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics
-from monitors.summary import Summarise, Summary, add, without_samples
-from monitors.windows import Window, WindowPolicy, closing, extend
+from monitors.summary import Part, Summarise, Summary, total
+from monitors.windows import Closed, close, extend
 from stream_trainer.errors import StoreUnavailable
+from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
-from stream_trainer.settings import MonitorSettings
 
 Publish = Callable[[Sequence[Alert]], None]
+Explain = Callable[[Sequence[Finding], Content, Compared], Sequence[Finding]]
+Act = Callable[[Sequence[Alert]], None]
 
-_MIN_ROWS = 200
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policies:
-    """When windows close, what counts as drift and how alerts live."""
+def unexplained(findings: Sequence[Finding], _window: Content, _compared: Compared) -> Sequence[Finding]:
+    """Findings as they are."""
+    return findings
 
-    window: WindowPolicy
-    drift: DriftPolicy = field(default_factory=DriftPolicy)
-    alerts: AlertPolicy = field(default_factory=AlertPolicy)
 
-    @classmethod
-    def of(cls, settings: MonitorSettings) -> "Policies":
-        """Provisional thresholds for the configured windows; a small window is judged with as few rows as it has."""
-        least = min(_MIN_ROWS, settings.window_rows)
-        window = WindowPolicy(
-            rows=settings.window_rows,
-            seconds=settings.window_seconds,
-            min_rows=least,
-            sample_rows=settings.report_rows,
-        )
-        return cls(window=window, drift=DriftPolicy(min_rows=least))
+def idle(_alerts: Sequence[Alert]) -> None:
+    """Alerts set off nothing."""
 
 
 class Monitor:
     """The monitor of one pipeline; called by one thread, batch after batch.
 
-    `open_alerts` are those that `P.alerts` knew at the start. Errors of the broker go to the caller: the batch then
-    comes back and publishes the same events again.
+    Errors of the broker go to the caller: the batch then comes back and publishes the same events again.
+
+    Args:
+        open_alerts: those that `P.alerts` knew at the start; what a kept state says comes first.
+        sample_rows: rows of a window that are kept for a report.
+        workspace: of Evidently, for reports; None for none.
+        explain: gives findings their weight in the change of the output.
+        act: told of every event that was published.
+        saw: told when Kafka got the newest prediction of a micro-batch.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        policies: Policies,
         *,
         baselines: Baselines,
         states: StateFiles,
+        history: History,
         publish: Publish,
         reports: Reports,
         report_folder: Path,
+        workspace: Path | None = None,
         metrics: Metrics,
         open_alerts: Open,
+        sample_rows: int = 2_000,
+        policy: LifePolicy | None = None,
+        explain: Explain = unexplained,
+        act: Act = idle,
+        saw: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
-        self._policies = policies
+        self._monitoring = pipeline.monitoring
+        self._judge = Judge(pipeline=pipeline.name, monitoring=pipeline.monitoring)
         self._baselines = baselines
         self._states = states
+        self._history = history
         self._publish = publish
         self._reports = reports
         self._report_folder = report_folder
-        self._open = open_alerts
+        self._workspace = workspace
+        self._known = open_alerts
+        self._sample_rows = sample_rows
+        self._policy = policy or patient(pipeline.monitoring)
+        self._explain = explain
+        self._act = act
+        self._saw = saw
+        self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
-        metrics.alerts((), len(open_alerts))
+        metrics.alerts((), open_alerts.values())
 
     def run(self, batch: int, summarise: Callable[[Summarise], Iterable[Summary]]) -> None:
         """Take in one micro-batch; `summarise` reads its records, once."""
         began = time.monotonic()
-        # 1. Where the last batch ended.
+        # 1. Where the last batch ended, and which alerts were open then.
         state = self._states.before(batch)
+        state = msgspec.structs.replace(state, life=state.life or Life(open=self._known))
         # 2. The frozen bins, and the records counted in them: the only Spark action.
         frozen = self._frozen()
-        summary = self._total(summarise(self._worker(frozen)))
+        summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
-        # 3. The window they belong to; without bins they were only counted.
-        window = state.window
-        if frozen is not None and summary.rows:
-            window = extend(window, summary, frozen.digest, self._policies.window)
-        # 4. A window that closes is judged, and alerts open, go on or are resolved.
-        window, streaks = self._close(window, state.streaks)
+        self._saw(summary.predictions.appended)
+        # 3. Into the windows of event time; those that are over wait to be judged.
+        state = msgspec.structs.replace(
+            state,
+            predictions=self._taken(state.predictions, summary.predictions),
+            examples=self._taken(state.examples, summary.examples),
+        )
+        # 4. Each is compared, alone and with those before it; alerts open, go on or end, and are published.
+        state = self._judged(self._judged(state, labels=True), labels=False)
         # 5. A report that was written meanwhile is added to its alerts.
-        self._add_report()
+        state = self._with_report(state)
         # 6. Only now the state: Spark commits the offsets after it.
-        self._states.save(batch, MonitorState(window=window, streaks=streaks))
+        self._states.save(batch, state)
         self.metrics.batch(time.monotonic() - began)
 
     def _frozen(self) -> Frozen | None:
@@ -108,60 +130,79 @@ class Monitor:
             _log.warning("predictions are only counted: %s", error)
             return None
 
-    def _worker(self, frozen: Frozen | None) -> Summarise:
+    def _worker(self, state: MonitorState, frozen: Frozen | None) -> Summarise:
         return Summarise(
             contract=self._pipeline.contract,
-            reference=without_samples(frozen.reference) if frozen else None,
-            sample_rows=self._policies.window.sample_rows,
+            topic=self._pipeline.topics.predictions,
+            window=self._monitoring.window,
+            reference=frozen.reference.without_samples() if frozen else None,
+            digest=frozen.digest if frozen else None,
+            sample_rows=self._sample_rows,
+            predictions=state.predictions.windows.before,
+            examples=state.examples.windows.before,
         )
 
-    def _total(self, summaries: Iterable[Summary]) -> Summary:
-        rows = self._policies.window.sample_rows
-        return reduce(lambda a, b: add(a, b, sample_rows=rows), summaries, Summary())
+    def _taken(self, watched: Watched, part: Part) -> Watched:
+        self.metrics.late(part.late)
+        length, lateness = self._monitoring.window, self._monitoring.lateness
+        windows = extend(watched.windows, part, sample_rows=self._sample_rows)
+        windows, closed = close(windows, length=length, lateness=lateness)
+        return msgspec.structs.replace(watched, windows=windows, waiting=[*watched.waiting, *closed])
 
-    def _close(self, window: Window, streaks: Streaks) -> tuple[Window, Streaks]:
-        why = closing(window, self._policies.window)
-        if why is None:
-            return window, streaks
-        if why == "insufficient data":
-            self.metrics.judged(why, ())
-            return Window(), streaks
-        try:
-            baseline = self._baselines.of(window.content.version)
-        except StoreUnavailable as error:
-            _log.warning("a window stays open until the store answers: %s", error)
-            return window, streaks
-        if baseline is None or baseline.frozen.digest != window.reference:
-            self.metrics.judged("other reference", ())
-            return Window(), streaks
-        return Window(), self._judge(window, baseline, streaks, why)
+    def _judged(self, state: MonitorState, *, labels: bool) -> MonitorState:
+        """Judge what waits, the oldest first; what the store does not answer for waits on."""
+        waiting = (state.examples if labels else state.predictions).waiting
+        for done, closed in enumerate(waiting):
+            try:
+                compared = self._compared(closed)
+            except StoreUnavailable as error:
+                _log.warning("windows wait until the store answers: %s", error)
+                return _waiting(state, waiting[done:], labels=labels)
+            state = self._one(state, closed, compared, labels=labels)
+        return _waiting(state, [], labels=labels)
 
-    def _judge(self, window: Window, baseline: Baseline, streaks: Streaks, why: str) -> Streaks:
-        content = window.content
-        if content.histogram is None or content.start is None or content.end is None:
-            return streaks
-        counted = table_from_bytes(content.histogram)
-        verdicts = judge(baseline.frozen.reference, baseline.learned, counted, self._policies.drift)
-        self.metrics.judged(why, verdicts)
-        evidence = Evidence(
-            pipeline=self._pipeline.name,
-            window=WindowSpan(start=content.start, end=content.end, rows=content.rows),
-            model_version=baseline.version,
-        )
-        now_open, streaks, events = step(self._open, streaks, verdicts, evidence, self._policies.alerts)
-        self._send(events, now_open)
-        opened = [event for event in events if event.status == "opened"]
-        if opened and content.sample is not None:
-            rows = self._policies.window.sample_rows
-            sample = table_from_bytes(content.sample)
-            self._reports.ask(report_job(self._report_folder, opened, sample, baseline.frozen.reference, rows))
-        return streaks
+    def _compared(self, closed: Closed) -> Compared:
+        served = self._baselines.of(version for version in closed.content.versions if version > 0)
+        return Compared(frozen=self._baselines.frozen(), served=served)
 
-    def _send(self, events: Sequence[Alert], now_open: Open) -> None:
+    def _one(self, state: MonitorState, closed: Closed, compared: Compared, *, labels: bool) -> MonitorState:
+        # 1. What it shows.
+        watched = state.examples if labels else state.predictions
+        judge = self._judge.examples if labels else self._judge.predictions
+        found = self._weighed(judge(closed, compared, watched.blocks, state.performance), closed.content, compared)
+        # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
+        now, events = self._stepped(state.life or Life(), found)
+        self._send(events, now)
+        # 3. For those who look: history, metrics, a report of what was opened.
+        before = self._history.get(closed.start)
+        self._history.add(joined(before, found.record, labels=labels))
+        self.metrics.closed("labels" if labels else "predictions")
+        self._told[labels] = found
+        rounds = [finding for told in self._told.values() for finding in told.findings]
+        self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
+        self._report([event for event in events if event.status == "opened"], found, closed.content, compared)
+        after = msgspec.structs.replace(watched, blocks=found.blocks)
+        whole = msgspec.structs.replace(state, life=now, performance=found.performance)
+        return msgspec.structs.replace(whole, **{"examples" if labels else "predictions": after})
+
+    def _weighed(self, found: Judgement, window: Content, compared: Compared) -> Judgement:
+        """What was found, with what the features have done to the model's output."""
+        rounds = [replace(told, findings=list(self._explain(told.findings, window, compared))) for told in found.rounds]
+        told = list(self._explain(found.record.findings, window, compared))
+        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=told))
+
+    def _stepped(self, before: Life, found: Judgement) -> tuple[Life, list[Alert]]:
+        events: list[Alert] = []
+        for told in found.rounds:
+            before, said = life.step(before, telling(told.findings, before.open), told.seen, self._policy)
+            events += said
+        return before, events
+
+    def _send(self, events: Sequence[Alert], now: Life) -> None:
         if events:
             self._publish(events)
-        self._open = now_open
-        self.metrics.alerts(events, len(now_open))
+            self._act(events)
+        self.metrics.alerts(events, now.open.values())
         for event in events:
             _log.log(
                 logging.INFO if event.status == "resolved" else logging.WARNING,
@@ -172,20 +213,50 @@ class Monitor:
                 event.message,
             )
 
-    def _add_report(self) -> None:
-        outcome = self._reports.finished()
+    def _report(self, opened: Sequence[Alert], found: Judgement, window: Content, compared: Compared) -> None:
+        if opened and window.sample is not None and compared.frozen is not None:
+            job = report_job(
+                self._report_folder,
+                opened,
+                table_from_bytes(window.sample),
+                compared.frozen.reference,
+                self._sample_rows,
+                findings=found.findings,
+                workspace=self._workspace,
+            )
+            self._reports.ask(job)
+
+    def _with_report(self, state: MonitorState) -> MonitorState:
+        outcome, now = self._reports.finished(), state.life or Life()
         if outcome is None:
-            return
+            return state
         self.metrics.report("written" if outcome.written else "failed")
         if not outcome.written:
             _log.warning("no report %s: %s", outcome.job.out.name, outcome.detail)
-            return
+            return state
         _log.info("drift report written: %s", outcome.job.out)
-        found = (with_report(self._open, key, at, str(outcome.job.out)) for key, at in outcome.job.alerts)
+        found = (with_report(now.open, key, at, str(outcome.job.out)) for key, at in outcome.job.alerts)
         events = [event for event in found if event is not None]
-        self._send(events, {**self._open, **{event.alert_key: event for event in events}})
+        now = msgspec.structs.replace(now, open={**now.open, **{event.alert_key: event for event in events}})
+        self._send(events, now)
+        return msgspec.structs.replace(state, life=now)
+
+
+def patient(monitoring: Monitoring) -> LifePolicy:
+    """Pauses of a few windows, where windows are long."""
+    usual = LifePolicy()
+    return LifePolicy(
+        repeat_every=max(usual.repeat_every, 10 * monitoring.window),
+        cooldown=max(usual.cooldown, 3 * monitoring.window),
+    )
 
 
 def decode_summary(payload: bytes) -> Summary:
     """A worker's payload."""
     return msgspec.msgpack.decode(payload, type=Summary)
+
+
+def _waiting(state: MonitorState, closed: Sequence[Closed], *, labels: bool) -> MonitorState:
+    if labels:
+        return msgspec.structs.replace(state, examples=msgspec.structs.replace(state.examples, waiting=list(closed)))
+    return msgspec.structs.replace(state, predictions=msgspec.structs.replace(state.predictions, waiting=list(closed)))

@@ -27,17 +27,21 @@ Against = Literal[
     "limit",  # a stated bound, or the stream's own past
 ]
 State = Literal["drift", "quiet", "not enough data"]
+Severity = Literal["info", "warning", "critical"]
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """How large a difference is, whatever its p-value; None where it has no meaning.
 
-    `psi`: population stability index, nats. `jensen_shannon`: divergence, bits, 0 to 1. `wasserstein`: distance between
-    the binned distributions, in standard deviations of the reference (numbers only).
+    `psi`: population stability index, nats. `jensen_shannon`: divergence, bits, 0 to 1. Both over 16 groups of bins
+    and less what chance alone adds. `kolmogorov_smirnov`: largest difference of the cumulative shares at the bins' edges.
+    `wasserstein`: distance between the binned distributions, in standard deviations of the reference. The last two of
+    numbers only.
     """
 
     psi: float | None = None
     jensen_shannon: float | None = None
+    kolmogorov_smirnov: float | None = None
     wasserstein: float | None = None
 
 
@@ -51,6 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         p_value: how often chance alone shows as much; 1 where nothing could be tested.
         threshold: p-values up to this one were called drift in this round.
         rows: known values in the window; `reference_rows`: those they were compared with.
+        severity: of the alert that it may become; None: by the size of the effect.
         weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
         detail: which bins moved, or why there is no verdict.
     """
@@ -67,5 +72,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     effect: Effect = Effect()
     rows: int = 0
     reference_rows: int = 0
+    severity: Severity | None = None
     weight: float | None = None
     detail: str = ""

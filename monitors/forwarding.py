@@ -1,7 +1,8 @@
 """Every record of `P.alerts` to the webhook, whoever wrote it: the monitor, or the trainer's gates and store.
 
 The topic is the queue, and how far it was posted stands beside the monitor's state. So an alert that is raised while no
-monitor runs is posted by the next one, and a webhook that hangs delays nobody and fills no memory.
+monitor runs is posted by the next one, and a webhook that hangs delays nobody and fills no memory. What is less severe
+than asked for is passed over, unless the receiver was told of that alert before and would believe it as it was.
 """
 
 import logging
@@ -13,10 +14,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from monitors.findings import Severity
 from monitors.webhook import Webhook
 from stream_trainer.store.storage import Storage
 
 PATH = "webhook.json"
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 _POLL_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
 _log = logging.getLogger(__name__)
@@ -55,16 +58,21 @@ class AlertLog(Protocol):
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far a topic was posted: the next offset of each partition. A topic that was made anew has another id."""
+    """How far a topic was posted: the next offset of each partition. A topic that was made anew has another id.
+
+    `told` are the keys of the alerts that were posted and not resolved.
+    """
 
     topic_id: str
     next: dict[int, int]
+    told: frozenset[str] = frozenset()
 
 
 class Forwarder:
     """Posts alerts in a thread of its own, in order, until it is stopped.
 
-    Without a position, which is the first time, the alerts that are open are posted, then all that come.
+    Without a position, which is the first time, the alerts that are open are posted, then all that come. `least` is the
+    least severity that is posted; an alert that names none is posted.
     """
 
     def __init__(
@@ -73,11 +81,13 @@ class Forwarder:
         webhook: Webhook,
         storage: Storage,
         *,
+        least: Severity = "info",
         again_seconds: float = _AGAIN_SECONDS,
     ) -> None:
         self._open_log = open_log
         self._webhook = webhook
         self._storage = storage
+        self._quiet = SEVERITIES[: SEVERITIES.index(least)]
         self._again_seconds = again_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhook", daemon=True)
@@ -105,20 +115,20 @@ class Forwarder:
         position = self._position()
         if position is None or position.topic_id != log.topic_id:
             log.seek({})
-            ends = self._post_open(log)
-            if ends is None:
+            position = self._post_open(log)
+            if position is None:
                 return
-            position = Position(log.topic_id, ends)
             self._save(position)
         log.seek(position.next)
         while not self._stop.is_set():
             for record in log.poll(_POLL_SECONDS):
-                if not self._post(record):
+                told = self._post(record, position.told)
+                if told is None:
                     return
-                position = Position(log.topic_id, {**position.next, record.partition: record.offset + 1})
+                position = Position(log.topic_id, {**position.next, record.partition: record.offset + 1}, told)
                 self._save(position)
 
-    def _post_open(self, log: AlertLog) -> dict[int, int] | None:
+    def _post_open(self, log: AlertLog) -> Position | None:
         """Post what is open up to the present end; where to read on, None when it was stopped meanwhile."""
         ends = log.ends()
         found: list[Record] = []
@@ -126,12 +136,25 @@ class Forwarder:
             if self._stop.is_set():
                 return None
             found += log.poll(_POLL_SECONDS)
-        known = [record for record in found if record.offset < ends[record.partition]]
-        return ends if all(map(self._post, still_open(known))) else None
+        told: frozenset[str] = frozenset()
+        for record in still_open([record for record in found if record.offset < ends[record.partition]]):
+            posted = self._post(record, told)
+            if posted is None:
+                return None
+            told = posted
+        return Position(log.topic_id, ends, told)
 
-    def _post(self, record: Record) -> bool:
-        """False: it was not posted and has to be; what is no alert needs not to be."""
-        return _alert(record) is None or (record.value is not None and self._webhook.post(record.value, self._stop))
+    def _post(self, record: Record, told: frozenset[str]) -> frozenset[str] | None:
+        """Post what is an alert and severe enough: the keys that the receiver knows then; None: it has to be posted yet."""
+        alert = _alert(record)
+        if alert is None or record.value is None:
+            return told
+        key = str(alert.get("alert_key"))
+        if alert.get("severity") in self._quiet and key not in told:
+            return told
+        if not self._webhook.post(record.value, self._stop):
+            return None
+        return told - {key} if alert.get("status") == "resolved" else told | {key}
 
     def _position(self) -> Position | None:
         try:

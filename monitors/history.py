@@ -17,9 +17,13 @@ Offsets = dict[str, dict[int, tuple[int, int]]]
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of one feature in a window and in what it is compared with, bin by bin (few, for plotting)."""
+    """The counts of one feature in a window and in what it is compared with, bin by bin (few, for plotting).
+
+    `segment`: "" for all rows, else `name=value`.
+    """
 
     feature: str
+    segment: str = ""
     bins: list[str]
     window: list[int]
     baseline: list[int]

@@ -7,6 +7,7 @@ more than a few kilobytes of answer, and an end to all of it after some seconds.
 
 import http.client
 import ipaddress
+import queue
 import re
 import socket
 import ssl
@@ -19,7 +20,9 @@ from urllib.parse import urlsplit
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Sequence[str]]
 
+MAX_BODY_BYTES = 256 * 2**10
 MAX_ANSWER_BYTES = 16 * 2**10
+LOOK_UP_SECONDS = 10.0
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -157,10 +160,30 @@ def is_public(address: Address) -> bool:
     return not any(address in block for block in _SPECIAL)
 
 
-def look_up(host: str, port: int) -> list[str]:
-    """The system's resolver."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def look_up(host: str, port: int, *, seconds: float = LOOK_UP_SECONDS) -> list[str]:
+    """The system's resolver, which knows no end of its own: it is left behind in its thread after so long.
+
+    Raises:
+        OSError: it does not know the host, or did not answer.
+    """
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answers.put(error if isinstance(error, OSError) else OSError(str(error)))
+        else:
+            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def post(
@@ -177,7 +200,7 @@ def post(
 
     Args:
         target: where to.
-        body: what is sent.
+        body: what is sent; at most `MAX_BODY_BYTES`.
         headers: beside `Host` and `Content-Length`.
         allow: see `choose`.
         seconds: for everything after the look-up.
@@ -188,6 +211,8 @@ def post(
         Forbidden: it may not be called; nothing was sent.
         Failed: it did not take it.
     """
+    if len(body) > MAX_BODY_BYTES:
+        raise Forbidden(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are sent")
     address = choose(target, allow, resolver)
     connection = _connection(target, address, seconds, tls)
     late = threading.Event()

@@ -1,40 +1,49 @@
-"""The streaming query over `P.predictions`; the only file here that imports Spark.
+"""The streaming query over `P.predictions` and `P.examples`; the only file here that imports Spark.
 
 It is light, because it shares a Spark session with the trainer: one task and one action a micro-batch. Its checkpoint
 is state: it says which predictions were judged, and lies beside the monitor's own state.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
-from monitors.alerts import Alert, restore
+from monitors.alerts import Alert, Open, restore
+from monitors.attendance import Attendance, by_clock, covered
 from monitors.baseline import Baselines
-from monitors.batch import Monitor, Policies, Publish, decode_summary
+from monitors.batch import Monitor, Publish, decode_summary
+from monitors.explaining import Explainer
 from monitors.forwarding import Forwarder
+from monitors.history import History
+from monitors.performance.ticker import Ticker
 from monitors.reports import Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
-from monitors.webhook import webhook_of
+from monitors.webhook import Webhook, webhook_of
+from stream_trainer.action_log import all_requests
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
 from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
-from stream_trainer.store.storage import open_storage
+from stream_trainer.store.storage import Storage, open_storage
 
 TRIGGER = "2 seconds"
-WINDOWS_PER_BATCH = 4
+COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
 STOP_SECONDS = 60.0
 _PAUSE_SECONDS = 5.0
+_CLOCK_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
 
 
@@ -48,6 +57,7 @@ class MonitorQuery:
     _producer: ControlProducer
     _reports: Reports
     _forwarder: Forwarder | None = None
+    _ticker: Ticker | None = None
 
     def check(self) -> None:
         """Nothing while the query runs.
@@ -74,6 +84,8 @@ class MonitorQuery:
         with suppress(Exception):
             self.query.stop()
         self._reports.close()
+        if self._ticker is not None:
+            self._ticker.close()
         if self._forwarder is not None:
             self._forwarder.stop()
         with suppress(BrokerUnavailable):
@@ -118,12 +130,12 @@ def checkpoint_url(pipeline: Pipeline, settings: Settings) -> str:
 def start_monitor(
     spark: SparkSession, pipeline: Pipeline, settings: Settings, *, stop: threading.Event | None = None
 ) -> MonitorQuery:
-    """Start to watch `P.predictions`; creates the topics it needs when they are missing.
+    """Start to watch `P.predictions` and `P.examples`; creates the topics it needs when they are missing.
 
     Args:
         spark: a session with the Kafka connector, which may be shared.
         pipeline: what is watched.
-        settings: Kafka, store, windows, and where state and reports live.
+        settings: Kafka, store, and where state and reports live.
         stop: when it is set, the monitor stops as by `MonitorQuery.stop`.
 
     Raises:
@@ -134,47 +146,76 @@ def start_monitor(
     metrics = Metrics()
     webhook = webhook_of(settings.monitor, metrics.webhook)
     with Admin(settings.kafka) as admin:
-        admin.create_missing([plans["predictions"], plans["alerts"]])
+        admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
-    producer, reports = ControlProducer(settings.kafka), Reports()
+    producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
+    known = restore(read_all(settings.kafka, topics.alerts))
+    publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    attendance = Attendance(
+        pipeline.name,
+        pipeline.monitoring,
+        champion=lambda: covered(read_all(settings.kafka, topics.models)),
+        publish=publish,
+        metrics=metrics,
+        open_alerts=known,
+    )
+    store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
-        Policies.of(settings.monitor),
-        baselines=Baselines(open_store(settings, pipeline.name)),
+        baselines=Baselines(store),
         states=StateFiles(storage),
-        publish=_publisher(producer, topics.alerts),
+        history=History(storage),
+        publish=publish,
         reports=reports,
         report_folder=settings.data_dir / "reports" / pipeline.name,
+        workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
+        explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
-        open_alerts=restore(read_all(settings.kafka, topics.alerts)),
+        open_alerts={key: alert for key, alert in known.items() if key not in by_clock(known)},
+        saw=attendance.saw,
+        sample_rows=settings.monitor.report_rows,
     )
-    gate = _Gate()
+    query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
+    metrics.behind_by(partial(_behind, query))
+    forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
+    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
+    if stop is not None:
+        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
+    return running
+
+
+def _records(spark: SparkSession, pipeline: Pipeline, settings: Settings) -> DataFrame:
     source = {
         **spark_options(settings.kafka),
-        "subscribe": topics.predictions,
+        "subscribe": f"{pipeline.topics.predictions},{pipeline.topics.examples}",
+        "includeHeaders": "true",
         "startingOffsets": "earliest",
-        "maxOffsetsPerTrigger": str(WINDOWS_PER_BATCH * settings.monitor.window_rows),
+        "maxOffsetsPerTrigger": str(settings.monitor.max_records_per_batch),
         # A consumer's last fetch waits at the broker for more; at its 500 ms a quiet partition holds a task that long.
         "kafka.fetch.max.wait.ms": "20",
         # Predictions that expired unseen cannot be judged any more; that must not end the monitor.
         "failOnDataLoss": "false",
     }
-    stream = spark.readStream.format("kafka").options(**source).load().select("value")
-    query = (
-        stream.writeStream.queryName(f"{pipeline.name}-monitor")
-        .option("checkpointLocation", f"{url}/spark")
+    return spark.readStream.format("kafka").options(**source).load().select(*COLUMNS)
+
+
+def _started(records: DataFrame, name: str, checkpoint: str, monitor: Monitor, gate: "_Gate") -> StreamingQuery:
+    return (
+        records.writeStream.queryName(name)
+        .option("checkpointLocation", checkpoint)
         .trigger(processingTime=TRIGGER)
         .foreachBatch(_handler(monitor, gate))
         .start()
     )
-    forwarder = Forwarder(partial(open_alerts, settings.kafka, topics.alerts), webhook, storage) if webhook else None
-    if forwarder is not None:
-        forwarder.start()
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder)
-    if stop is not None:
-        threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
-    return running
+
+
+def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage) -> Forwarder:
+    opening = partial(open_alerts, settings.kafka, topic)
+    forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+    forwarder.start()
+    return forwarder
 
 
 def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
@@ -186,9 +227,17 @@ def _handler(monitor: Monitor, gate: _Gate) -> Callable[[DataFrame, int], None]:
 
 
 def _summaries(batch: DataFrame, worker: Summarise) -> list[Summary]:
-    """One task and one action: a micro-batch is a few windows at most."""
+    """One task and one action; a partition's records come in their order."""
     rows = batch.coalesce(1).mapInArrow(worker, "payload binary").collect()
     return [decode_summary(bytes(row.payload)) for row in rows]
+
+
+def _behind(query: StreamingQuery) -> float:
+    """Records that wait in the partition that is furthest behind, as of the last progress; NaN while none is known."""
+    with suppress(Exception):  # told when somebody asks, which may be while it starts or ends
+        progress: Any = query.lastProgress or {}
+        return max(float(source["metrics"]["maxOffsetsBehindLatest"]) for source in progress["sources"])
+    return math.nan
 
 
 def _publisher(producer: ControlProducer, topic: str) -> Publish:
@@ -196,6 +245,16 @@ def _publisher(producer: ControlProducer, topic: str) -> Publish:
         producer.send(topic, [(alert.alert_key, alert) for alert in alerts])
 
     return publish
+
+
+def _actor(pipeline: Pipeline, settings: Settings, producer: ControlProducer, known: Open) -> Actor:
+    topic, rules = pipeline.topics.actions, pipeline.monitoring.actions
+    return Actor(
+        rules,
+        lambda requests: producer.send(topic, [(request.action_id, request) for request in requests]),
+        asked=all_requests(settings.kafka, topic) if rules else (),
+        open_keys=known,
+    )
 
 
 def _stop_when(stop: threading.Event, running: MonitorQuery) -> None:

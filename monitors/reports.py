@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from monitors.alerts import Alert
-from monitors.summary import PRIORITY
+from monitors.content import PRIORITY
+from monitors.evidence import Evidence, encoded, scores_for_report
+from monitors.findings import Finding
+from monitors.sampled import sample_of
 from stream_trainer.reference import Reference, table_to_bytes
 from stream_trainer.settings import environment
 
@@ -32,12 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A report to write: for which alerts (key and when it opened), into which file, from what."""
+    """A report to write: for which alerts (key and when it opened), into which file, from what.
+
+    `current` and `reference` are Arrow files; `workspace` is a folder of Evidently's, None for none.
+    """
 
     alerts: tuple[tuple[str, datetime], ...]
     out: Path
     current: bytes
     reference: bytes
+    evidence: Evidence
+    workspace: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +64,43 @@ class _Running:
     work: Path
 
 
-def report_job(folder: Path, opened: Sequence[Alert], sample: pa.Table, reference: Reference, rows: int) -> Job:
-    """One report for all alerts that opened with the same window, named after the first of them."""
+def report_job(
+    folder: Path,
+    opened: Sequence[Alert],
+    sample: pa.Table,
+    reference: Reference,
+    rows: int,
+    *,
+    findings: Iterable[Finding] = (),
+    workspace: Path | None = None,
+) -> Job:
+    """One report for all alerts that opened with the same window, named after the first of them.
+
+    Args:
+        folder: of the HTML files.
+        opened: the alerts, at least one.
+        sample: rows of the window, with their priority.
+        reference: holds the sample that they are compared with.
+        rows: at most so many of each.
+        findings: all of the round: their scores go into the report.
+        workspace: see `Job`.
+    """
     first = opened[0]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", first.alert_key).strip(".-")
     at = first.opened_at.strftime("%Y%m%dT%H%M%S")
-    columns = {b.feature: b.sample_words if b.categorical else b.sample for b in reference.bins}
-    known = {name: pa.array(values[:rows]) for name, values in columns.items() if values}
-    shortest = min((len(values) for values in known.values()), default=0)
     return Job(
         alerts=tuple((alert.alert_key, alert.opened_at) for alert in opened),
         out=folder / f"{name}-{at}.html",
         current=table_to_bytes(sample.drop_columns([PRIORITY]).slice(0, rows)),
-        reference=table_to_bytes(pa.table({name: values[:shortest] for name, values in known.items()})),
+        reference=table_to_bytes(sample_of(reference, rows)),
+        evidence=Evidence(
+            pipeline=first.pipeline,
+            end=first.window.end,
+            version=first.model_version,
+            alerts=[alert.alert_key for alert in opened],
+            scores=scores_for_report(findings),
+        ),
+        workspace=workspace,
     )
 
 
@@ -124,9 +156,11 @@ class Reports:
         work = Path(tempfile.mkdtemp(prefix="stream-trainer-report-"))
         (work / "current.arrow").write_bytes(job.current)
         (work / "reference.arrow").write_bytes(job.reference)
+        (work / "evidence.json").write_bytes(encoded(job.evidence))
         command = [sys.executable, "-m", "monitors.report", "--timeout", str(self._timeout_seconds)]
         command += ["--current", str(work / "current.arrow"), "--reference", str(work / "reference.arrow")]
-        command += ["--out", str(job.out)]
+        command += ["--evidence", str(work / "evidence.json"), "--out", str(job.out)]
+        command += ["--workspace", str(job.workspace)] if job.workspace is not None else []
         variables = {**environment(), **_QUIET, "PYTHONPATH": ":".join(p for p in sys.path if p)}
         with (work / "errors.txt").open("wb") as errors:
             process = subprocess.Popen(

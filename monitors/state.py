@@ -8,18 +8,35 @@ import logging
 
 import msgspec
 
-from monitors.alerts import Streak
-from monitors.windows import Window
+from monitors.content import Content
+from monitors.life import Life
+from monitors.performance.step import PerformanceState
+from monitors.scales import Blocks
+from monitors.windows import Closed, Windows
 from stream_trainer.store.storage import Storage
 
 _log = logging.getLogger(__name__)
 
 
-class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
-    """The open window, and the streaks that alerts open and resolve by. Which alerts are open is in `P.alerts`."""
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic: its open windows, those that are over and wait to be judged, and several windows together."""
 
-    window: Window = Window()
-    streaks: dict[str, Streak] = {}
+    windows: Windows = Windows()
+    waiting: list[Closed] = []
+    blocks: Blocks[Content] = Blocks()
+
+
+class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a micro-batch starts from.
+
+    Attributes:
+        life: the alerts that are open, and how long they have been quiet; None: what `P.alerts` says is open.
+    """
+
+    predictions: Watched = Watched()
+    examples: Watched = Watched()
+    performance: PerformanceState = PerformanceState()
+    life: Life | None = None
 
 
 class StateFiles:
@@ -37,8 +54,10 @@ class StateFiles:
             return msgspec.msgpack.decode(self._storage.get(_path(batch - 1)), type=MonitorState)
         except FileNotFoundError:
             return MonitorState()
-        except msgspec.MsgspecError as error:
-            _log.warning("the monitor's state after batch %d is unreadable, its window is lost: %s", batch - 1, error)
+        except (msgspec.MsgspecError, ValueError) as error:
+            _log.warning(
+                "the monitor's state after batch %d is unreadable, its open windows are lost: %s", batch - 1, error
+            )
             return MonitorState()
 
     def save(self, batch: int, state: MonitorState) -> None:

@@ -1,198 +1,332 @@
-"""Prediction records to a small summary: histogram rows over the frozen bins, a bounded sample, and counts.
+"""Kafka records to a small summary: what each window of event time holds, and how far time has come.
 
 This is what runs in Spark's Python workers, so it imports neither torch nor Spark. It is total: a bad record is
 skipped and counted by reason, it never fails a batch. Summaries add up, in any order and any grouping.
 """
 
-import itertools
 import zlib
+from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import lru_cache, reduce
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from stream_trainer import prediction_blocks
-from stream_trainer.contract import Categorical, Contract, Feature, Numeric
-from stream_trainer.decode import reason_of
-from stream_trainer.errors import Poison
-from stream_trainer.reference import Reference, histogram, merge, table_from_bytes, table_to_bytes
-from stream_trainer.schema import TIMESTAMP, as_datetime, struct_type, to_columns
+from monitors import asked, content, sketches
+from monitors.asked import Asked, Kafka
+from monitors.content import KEPT_VERSIONS, OLDER, PRIORITY, Content, lowest
+from monitors.performance import counting
+from monitors.performance.tally import Tally
+from stream_trainer.contract import Categorical, Contract, Numeric, Vector
+from stream_trainer.decode import decode
+from stream_trainer.reference import LABEL, Coded, Reference, coded, pack, table_to_bytes
+from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
-PRIORITY = "_priority"
-MAX_RECORD_BYTES = 2**20
+SUPPORT = 5
+MAX_WINDOWS = 500
 _AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
-_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of `P.predictions`, as far as drift needs it; a null version means none was served yet."""
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What the records of one topic hold.
 
-    prediction_id: str
-    requested_at: Annotated[datetime, msgspec.Meta(tz=True)] | Annotated[float, msgspec.Meta(ge=0, le=_LAST_SECOND)]
-    features: msgspec.Raw
-    segments: dict[str, str | None] = {}
-    model_version: int | None = None
-    role: str = "champion"
+    Attributes:
+        windows: contents by the number of the window: its start divided by its length, since 1970. The newest
+            `MAX_WINDOWS` only: event times that are all over the calendar fill no memory.
+        highest: per partition the `SUPPORT` highest event times, ascending, in microseconds; none is later than
+            the moment at which Kafka got its record.
+        late: rows of windows that were closed before, or are too many.
+        appended: when Kafka got the newest record.
+    """
+
+    windows: dict[int, Content] = {}
+    highest: dict[str, list[int]] = {}
+    late: int = 0
+    appended: datetime | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """What some records hold together. `histogram` and `sample` are Arrow files, None without a reference or rows."""
+    """What some records hold together; `skipped` counts by reason those that could not be read."""
 
-    rows: int = 0
+    predictions: Part = Part()
+    examples: Part = Part()
     skipped: dict[str, int] = {}
-    start: datetime | None = None
-    end: datetime | None = None
-    version: int | None = None
-    histogram: bytes | None = None
-    sample: bytes | None = None
+
+    @property
+    def rows(self) -> int:
+        """Predictions that were counted, late ones included."""
+        return self.predictions.late + sum(window.rows for window in self.predictions.windows.values())
+
+    @property
+    def end(self) -> datetime | None:
+        """The latest event time of a prediction that was counted in a window."""
+        return max((w.last for w in self.predictions.windows.values() if w.last is not None), default=None)
+
+
+class Before(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the windows of one topic stood when a micro-batch began.
+
+    Attributes:
+        closed: windows of a lower number are closed.
+        highest: as in `Part`.
+    """
+
+    closed: int | None = None
+    highest: dict[str, list[int]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summarise:
-    """Arrow batches of Kafka records (a column `value`) to one `payload` row a batch, each an encoded `Summary`."""
+    """Arrow batches of Kafka records to one `payload` row: an encoded `Summary` of them all.
+
+    Attributes:
+        topic: of the predictions; records of any other topic are examples.
+        window: how long one is.
+        reference: the bins, and its digest; None: rows are only told apart by window and version.
+    """
 
     contract: Contract
-    reference: Reference | None
-    sample_rows: int
+    topic: str
+    window: timedelta
+    reference: Reference | None = None
+    digest: str | None = None
+    sample_rows: int = 2_000
+    predictions: Before = field(default_factory=Before)
+    examples: Before = field(default_factory=Before)
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """For `mapInArrow`."""
+        """For `mapInArrow`; the records of a partition come in their order."""
+        whole, highest = Summary(), dict(self.examples.highest)
         for batch in batches:
-            values = batch.column("value").to_pylist()
-            parts = (self.of(values[start : start + _AT_ONCE]) for start in range(0, len(values), _AT_ONCE))
-            summary = reduce(lambda a, b: add(a, b, sample_rows=self.sample_rows), parts, Summary())
-            yield pa.record_batch([pa.array([msgspec.msgpack.encode(summary)], pa.binary())], schema=PAYLOAD)
+            for start in range(0, batch.num_rows, _AT_ONCE):
+                part = self.of(batch.slice(start, _AT_ONCE), highest)
+                highest |= part.examples.highest
+                whole = add(whole, part, sample_rows=self.sample_rows)
+        yield pa.record_batch([pa.array([msgspec.msgpack.encode(whole)], pa.binary())], schema=PAYLOAD)
 
-    def of(self, values: Sequence[bytes | None]) -> Summary:
-        """Summarise records by their values."""
+    def of(self, batch: pa.RecordBatch, highest: Mapping[str, list[int]] | None = None) -> Summary:
+        """Summarise some records. `highest`: how far the examples of each partition had come, when it is known better."""
         skipped: Counter[str] = Counter()
-        records: list[Prediction] = []
-        features: list[Any] = []
-        for value in itertools.chain.from_iterable(_rows(value, skipped) for value in values):
-            try:
-                record, parsed = _parse(self.contract, value)
-            except _UNREADABLE as error:
-                skipped[_code(error)] += 1
-                continue
-            records.append(record)
-            features.append(parsed)
-        times = [as_datetime(r.requested_at) for r in records]
-        summary = Summary(
-            rows=len(records),
-            skipped=dict(skipped),
-            start=min(times, default=None),
-            end=max(times, default=None),
-            version=max((r.model_version for r in records if r.model_version is not None), default=None),
-        )
-        if self.reference is None or not records:
-            return summary
-        columns = _columns(self.contract, records, features)
-        counted = histogram(self.contract, self.reference, columns, pa.nulls(len(records), TIMESTAMP))
-        sampled = _sample(self.contract, records, columns, self.sample_rows)
-        return msgspec.structs.replace(
-            summary, histogram=table_to_bytes(counted), sample=table_to_bytes(sampled) if sampled.num_rows else None
+        ours = pc.equal(batch.column("topic"), self.topic)
+        predictions = self._predictions(_kafka(batch.filter(ours)), skipped)
+        known = self.examples.highest if highest is None else highest
+        examples = self._examples(batch.filter(pc.invert(ours)), known)
+        return Summary(predictions=predictions, examples=examples, skipped=dict(sorted(skipped.items())))
+
+    def _predictions(self, records: Sequence[Kafka], skipped: Counter[str]) -> Part:
+        rows = list(asked.asked(self.contract, records, skipped))
+        length = self.window // timedelta(microseconds=1)
+        at = np.array([row.at for row in rows], np.int64)
+        late = at // length < (self.predictions.closed if self.predictions.closed is not None else -(2**62))
+        numbers = np.unique(at[~late] // length)[-MAX_WINDOWS:]
+        late |= at // length < (numbers[0] if len(numbers) else 0)
+        kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
+        highest: dict[str, list[int]] = {}
+        for row in rows:
+            _push(highest.setdefault(_partition(row.where), []), row.believed)
+        return Part(
+            windows=self._counted(kept, at[~late] // length) if kept else {},
+            highest=dict(sorted(highest.items())),
+            late=int(late.sum()),
+            appended=max((r.appended.astimezone(UTC) for r in records), default=None),
         )
 
+    def _counted(self, rows: Sequence[Asked], numbers: Cells) -> dict[int, Content]:
+        columns = asked.columns(self.contract, rows)
+        found, groups = np.unique(numbers, return_inverse=True)
+        bins = None if self.reference is None else coded(self.contract, self.reference, columns)
+        counts = None if bins is None else bins.count(groups, len(found))
+        versions = np.array([row.prediction.model_version or OLDER for row in rows], np.int64)
+        contents = {}
+        order = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[order], np.arange(len(found) + 1))
+        for i, number in enumerate(found.tolist()):
+            places = order[starts[i] : starts[i + 1]]
+            here = [rows[place] for place in places.tolist()]
+            times = [row.at for row in here]
+            mine = columns if len(found) == 1 else {name: column.take(places) for name, column in columns.items()}
+            contents[number] = Content(
+                rows=len(here),
+                first=_instant(min(times)),
+                last=_instant(max(times)),
+                versions=_rows_by_version(versions[places]),
+                offsets=_offsets(row.where for row in here),
+                digest=self.digest,
+                counts=b"" if counts is None else pack(counts[i]),
+                by_version={} if bins is None else _counts_by_version(bins, versions, places),
+                sample=_sample(self.contract, here, mine, self.sample_rows),
+                sketches=_sketches(self.contract, mine),
+            )
+        return contents
 
-def without_samples(reference: Reference) -> Reference:
-    """The bins alone: what travels to the workers with every micro-batch."""
-    return Reference(tuple(replace(b, sample=(), sample_words=()) for b in reference.bins))
+    def _examples(self, batch: pa.RecordBatch, known: Mapping[str, list[int]]) -> Part:
+        """An example belongs to the window that time had reached, in its partition, when its label came."""
+        if not batch.num_rows:
+            return Part()
+        decoded = decode(self.contract, batch)
+        good = decoded.filter(pc.is_null(decoded.column("_reason")))
+        highest = {partition: list(times) for partition, times in known.items()}
+        numbers = self._reached(good, highest)
+        contents = {}
+        for number in np.unique(numbers).tolist():
+            rows = good.filter(pa.array(numbers == number))
+            times = rows.column(self.contract.event_time).cast(pa.int64()).to_pylist()
+            contents[number] = Content(
+                rows=rows.num_rows,
+                first=_instant(min(times)),
+                last=_instant(max(times)),
+                versions=_rows_by_version(np.array(rows.column("_model_version").fill_null(OLDER), np.int64)),
+                offsets=_example_offsets(rows),
+                digest=self.digest,
+                counts=b"" if self.reference is None else pack(self._labels(self.reference, rows)),
+                tally=self._tally(rows),
+            )
+        appended = pc.max(batch.column("timestamp")).as_py()
+        return Part(windows=contents, highest=highest, appended=appended.astimezone(UTC))
+
+    def _reached(self, rows: pa.RecordBatch, highest: dict[str, list[int]]) -> Cells:
+        """The window of each row; rows that are behind what is closed count in the oldest window that is not."""
+        length = self.window // timedelta(microseconds=1)
+        names = [
+            f"{t}/{p}" for t, p in zip(*(rows.column(n).to_pylist() for n in ("_topic", "_partition")), strict=True)
+        ]
+        events = rows.column(self.contract.event_time).cast(pa.int64()).to_pylist()
+        appended = rows.column("_append_time").cast(pa.int64()).to_pylist()
+        order = sorted(range(rows.num_rows), key=rows.column("_offset").to_pylist().__getitem__)
+        found = np.zeros(rows.num_rows, np.int64)
+        for i in order:
+            times = highest.setdefault(names[i], [])
+            _push(times, min(events[i], appended[i]))
+            found[i] = times[0] // length
+        return found if self.examples.closed is None else np.maximum(found, self.examples.closed)
+
+    def _labels(self, reference: Reference, rows: pa.RecordBatch) -> Cells:
+        names = [self.contract.label.name, *self.contract.segments]
+        columns = {name: rows.column(name) for name in names}
+        columns[LABEL] = columns.pop(self.contract.label.name)
+        cells: Cells = coded(self.contract, reference, columns, [LABEL]).count()[0]
+        return cells
+
+    def _tally(self, rows: pa.RecordBatch) -> Tally:
+        segments = () if self.reference is None else self.reference.segments
+        kept = {segment.name: frozenset(segment.values) for segment in segments}
+        return counting.tally(self.contract, counting.joined(self.contract, rows), kept)
 
 
 def add(first: Summary, second: Summary, *, sample_rows: int) -> Summary:
-    """Both together; the sample keeps the rows of the lowest priority, so it does not depend on order or grouping."""
+    """Both together."""
     return Summary(
-        rows=first.rows + second.rows,
-        skipped=dict(Counter(first.skipped) + Counter(second.skipped)),
-        start=_either(min, first.start, second.start),
-        end=_either(max, first.end, second.end),
-        version=_either(max, first.version, second.version),
-        histogram=_tables(first.histogram, second.histogram, merge),
-        sample=_tables(first.sample, second.sample, lambda a, b: lowest(pa.concat_tables([a, b]), sample_rows)),
+        predictions=add_parts(first.predictions, second.predictions, sample_rows=sample_rows),
+        examples=add_parts(first.examples, second.examples, sample_rows=sample_rows),
+        skipped=dict(sorted((Counter(first.skipped) + Counter(second.skipped)).items())),
     )
 
 
-def lowest(sample: pa.Table, rows: int) -> pa.Table:
-    """The rows of the lowest priority."""
-    return sample.sort_by(PRIORITY).slice(0, rows)
+def total(summaries: Sequence[Summary], *, sample_rows: int) -> Summary:
+    """All together."""
+    return reduce(lambda a, b: add(a, b, sample_rows=sample_rows), summaries, Summary())
 
 
-def _either(choose: Callable[[Any, Any], Any], first: Any, second: Any) -> Any:
-    if first is None or second is None:
-        return second if first is None else first
-    return choose(first, second)
+def add_parts(first: Part, second: Part, *, sample_rows: int) -> Part:
+    """Both together."""
+    appended = [at for at in (first.appended, second.appended) if at is not None]
+    windows = add_windows(first.windows, second.windows, sample_rows=sample_rows)
+    gone = [windows.pop(number) for number in sorted(windows)[:-MAX_WINDOWS]]
+    return Part(
+        windows=windows,
+        highest=further(first.highest, second.highest),
+        late=first.late + second.late + sum(window.rows for window in gone),
+        appended=max(appended, default=None),
+    )
 
 
-def _tables(first: bytes | None, second: bytes | None, join: Callable[[pa.Table, pa.Table], pa.Table]) -> bytes | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return table_to_bytes(join(table_from_bytes(first), table_from_bytes(second)))
+def add_windows(first: Mapping[int, Content], second: Mapping[int, Content], *, sample_rows: int) -> dict[int, Content]:
+    """The contents of each window, from both."""
+    nothing = Content()
+    return {
+        number: content.add(first.get(number, nothing), second.get(number, nothing), sample_rows=sample_rows)
+        for number in sorted({*first, *second})
+    }
 
 
-_decoder = msgspec.json.Decoder(Prediction)
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError, Poison)
+def further(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """The highest event times of each partition, from both."""
+    return {
+        name: sorted([*first.get(name, ()), *second.get(name, ())])[-SUPPORT:] for name in sorted({*first, *second})
+    }
 
 
-def _code(error: Exception) -> str:
-    return reason_of(error).partition(":")[0]
+def _kafka(batch: pa.RecordBatch) -> list[Kafka]:
+    names = ("topic", "partition", "offset", "timestamp", "value")
+    return [Kafka(*row) for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True)]
 
 
-def _rows(value: bytes | None, skipped: Counter[str]) -> Sequence[bytes | None]:
-    """The rows of a block; a record of one row, whatever it is, as it stands."""
-    if value is None or len(value) > MAX_RECORD_BYTES:
-        return (value,)
-    try:
-        return prediction_blocks.records(value)
-    except _UNREADABLE as error:
-        skipped[_code(error)] += 1
-        return ()
+def _partition(where: Kafka) -> str:
+    return f"{where.topic}/{where.partition}"
 
 
-def _parse(contract: Contract, value: bytes | None) -> tuple[Prediction, Any]:
-    if value is None:
-        raise Poison("null_value: the record has no value")
-    if len(value) > MAX_RECORD_BYTES:
-        raise Poison(f"too_large: {len(value)} bytes")
-    record = _decoder.decode(value)
-    if record.role == "challenger":
-        raise Poison("shadow: a challenger's word on a request that is counted with who answered it")
-    return record, _features_decoder(contract).decode(record.features)
+def _push(highest: list[int], at: int) -> None:
+    insort(highest, at)
+    del highest[:-SUPPORT]
 
 
-@lru_cache(maxsize=16)
-def _features_decoder(contract: Contract) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(struct_type(_lenient(contract), "request"))
+def _instant(at: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=at)
 
 
-def _lenient(contract: Contract) -> Contract:
-    """Every number and text optional and unbounded: a value that is missing or far out is to be seen, not skipped."""
-
-    def loosened(feature: Feature) -> Feature:
-        match feature:
-            case Numeric(name=name):
-                return Numeric(name, optional=True)
-            case Categorical():
-                return replace(feature, optional=True)
-            case _:
-                return feature
-
-    return replace(contract, features=tuple(loosened(f) for f in contract.features))
+def _offsets(records: Iterator[Kafka]) -> content.Offsets:
+    found: content.Offsets = {}
+    for where in records:
+        topic = found.setdefault(where.topic, {})
+        first, end = topic.get(where.partition, (where.offset, where.offset + 1))
+        topic[where.partition] = min(first, where.offset), max(end, where.offset + 1)
+    return {topic: dict(sorted(partitions.items())) for topic, partitions in sorted(found.items())}
 
 
-def _columns(contract: Contract, records: Sequence[Prediction], features: Sequence[Any]) -> dict[str, pa.Array]:
-    columns = to_columns(_lenient(contract), "request", features)
-    for segment in contract.extra_segments:
-        columns[segment] = pa.array([r.segments.get(segment) for r in records], pa.string())
-    return columns
+def _example_offsets(rows: pa.RecordBatch) -> content.Offsets:
+    names = ("_topic", "_partition", "_offset", "_append_time")
+    records = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+    return _offsets(Kafka(topic, partition, offset, at, None) for topic, partition, offset, at in records)
 
 
-def _sample(contract: Contract, records: Sequence[Prediction], columns: dict[str, pa.Array], rows: int) -> pa.Table:
+def _rows_by_version(versions: Cells) -> dict[int, int]:
+    found, rows = np.unique(versions[versions != OLDER], return_counts=True)
+    return content.newest(dict(zip(found.tolist(), rows.tolist(), strict=True)), sum)
+
+
+def _counts_by_version(bins: Coded, all_versions: Cells, places: Cells) -> dict[int, bytes]:
+    """Of the rows at these places. Versions that are not among the highest count together; `OLDER` is none at all here."""
+    versions = np.full(len(all_versions), OLDER, np.int64)
+    versions[places] = all_versions[places]
+    known = np.unique(versions[versions != OLDER])
+    kept = known[-KEPT_VERSIONS:]
+    groups = np.searchsorted(kept, versions)
+    groups = np.where(np.isin(versions, kept), groups, len(kept))
+    groups[versions == OLDER] = -1
+    counts = bins.count_coarse(groups, len(kept) + 1)
+    found = {OLDER: pack(counts[-1])} if len(known) > len(kept) else {}
+    return found | {version: pack(counts[i]) for i, version in enumerate(kept.tolist())}
+
+
+def _sample(contract: Contract, rows: Sequence[Asked], columns: Mapping[str, pa.Array], most: int) -> bytes | None:
     plain = {f.name: columns[f.name] for f in contract.features if isinstance(f, Numeric | Categorical)}
-    priority = pa.array([zlib.crc32(r.prediction_id.encode()) for r in records], pa.int64())
-    return lowest(pa.table({**plain, PRIORITY: priority}), rows)
+    priority = pa.array([zlib.crc32(row.prediction.prediction_id.encode()) for row in rows], pa.int64())
+    return table_to_bytes(lowest(pa.table({**plain, PRIORITY: priority}), most).combine_chunks())
+
+
+def _sketches(contract: Contract, columns: Mapping[str, pa.Array]) -> dict[str, bytes]:
+    plain = [f.name for f in contract.features if not isinstance(f, Vector)]
+    return {name: sketches.sketch(_different(columns[name])) for name in sorted(plain)}
+
+
+def _different(column: pa.Array) -> list[Any]:
+    found: list[Any] = column.unique().drop_null().to_pylist()
+    return found

@@ -1,68 +1,89 @@
-"""Windows of predictions: summaries are added until there are enough rows, or enough time has passed with enough rows.
+"""Tumbling windows of event time: several are open, and time moves on when enough records say so.
 
-Pure, and a function of the log alone: time is the requests' own time, so a batch that is read again after a crash
-closes the same window at the same place. A window holds whole micro-batches; with a backlog it may hold a few times
-the rows asked for.
+Pure. Window n holds the event times `[n, n + 1)` times its length since 1970. The watermark is the fifth highest event time
+seen, less the lateness; an event time counts for no more than the moment Kafka got its record. So one clock that is wrong, in
+either direction, closes nothing. A window whose end the watermark has passed when a micro-batch was added up is closed with it, and
+what comes for it in a later micro-batch is late: counted, and in no window. All else is a function of the records alone.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from monitors.summary import Summary, add
+from monitors.content import Content
+from monitors.summary import SUPPORT, Before, Part, add_windows, further
 
-Closing = Literal["full", "elapsed", "insufficient data"]
+MAX_OPEN = 1_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowPolicy:
-    """When a window closes.
+class Windows(msgspec.Struct, frozen=True, kw_only=True):
+    """The open windows of one topic. `Windows()` is the beginning.
 
     Attributes:
-        rows: so many rows are enough.
-        seconds: after so long, `min_rows` are enough.
-        min_rows: with fewer, nothing is judged.
-        patience: after `patience * seconds` a window with fewer rows is given up.
-        sample_rows: raw rows kept for a report.
+        open: contents by number.
+        closed: windows of a lower number are closed; None while none is.
+        highest: as in `summary.Part`.
+        late: rows that came for closed windows since a window was closed last.
     """
 
-    rows: int
-    seconds: float
-    min_rows: int
-    patience: float = 60.0
-    sample_rows: int = 2_000
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """The open window: what it holds, and the digest of the reference whose bins it was counted with."""
-
-    reference: str | None = None
-    content: Summary = Summary()
+    open: dict[int, Content] = {}
+    closed: int | None = None
+    highest: dict[str, list[int]] = {}
+    late: int = 0
 
     @property
-    def seconds(self) -> float:
-        """From its first request to its last."""
-        content = self.content
-        if content.start is None or content.end is None:
-            return 0.0
-        return (content.end - content.start).total_seconds()
+    def before(self) -> Before:
+        """What the workers have to know of it."""
+        return Before(closed=self.closed, highest=self.highest)
 
 
-def extend(window: Window, summary: Summary, reference: str, policy: WindowPolicy) -> Window:
-    """The window with more rows; one that was counted with other bins cannot go on and is begun anew."""
-    if window.reference != reference:
-        window = Window(reference=reference)
-    return Window(reference=reference, content=add(window.content, summary, sample_rows=policy.sample_rows))
+class Closed(msgspec.Struct, frozen=True, kw_only=True):
+    """One window that is over. `late`: rows for earlier windows that came while it was the next to be closed."""
+
+    number: int
+    start: datetime
+    end: datetime
+    content: Content
+    late: int = 0
 
 
-def closing(window: Window, policy: WindowPolicy) -> Closing | None:
-    """Why the window is closed now; None while it stays open."""
-    rows = window.content.rows
-    if rows >= policy.rows:
-        return "full"
-    if rows >= policy.min_rows and window.seconds >= policy.seconds:
-        return "elapsed"
-    if rows and window.seconds >= policy.patience * policy.seconds:
-        return "insufficient data"
-    return None
+def extend(windows: Windows, part: Part, *, sample_rows: int) -> Windows:
+    """With what one micro-batch brought."""
+    return Windows(
+        open=add_windows(windows.open, part.windows, sample_rows=sample_rows),
+        closed=windows.closed,
+        highest=further(windows.highest, part.highest),
+        late=windows.late + part.late,
+    )
+
+
+def close(windows: Windows, *, length: timedelta, lateness: timedelta) -> tuple[Windows, list[Closed]]:
+    """Close what the watermark has passed, the oldest first; of more than `MAX_OPEN` windows, the oldest at any rate."""
+    watermark = _watermark(windows.highest)
+    micros, later = length // timedelta(microseconds=1), lateness // timedelta(microseconds=1)
+    passed = None if watermark is None else (watermark - later) // micros
+    numbers = sorted(windows.open)
+    over = [n for n in numbers if passed is not None and n < passed]
+    over = max(over, numbers[:-MAX_OPEN], key=len)
+    known = [n for n in (windows.closed, passed, over[-1] + 1 if over else None) if n is not None]
+    found = [_closed(n, windows.open[n], length, windows.late if n == over[0] else 0) for n in over]
+    after = Windows(
+        open={n: windows.open[n] for n in numbers[len(over) :]},
+        closed=max(known, default=None),
+        highest=windows.highest,
+        late=0 if over else windows.late,
+    )
+    return after, found
+
+
+def _watermark(highest: Mapping[str, list[int]]) -> int | None:
+    """The fifth highest event time of all partitions; None while fewer were seen."""
+    times = sorted(at for partition in highest.values() for at in partition)
+    return times[-SUPPORT] if len(times) >= SUPPORT else None
+
+
+def _closed(number: int, content: Content, length: timedelta, late: int) -> Closed:
+    start = _EPOCH + number * length
+    return Closed(number=number, start=start, end=start + length, content=content, late=late)

@@ -9,16 +9,17 @@ import sys
 import threading
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from infra.commands import broker_app, doctor, setup
-from stream_trainer.commands import champion, connecting, keys, lineage, models, rejected, replay
+from stream_trainer.commands import actions, champion, connecting, keys, lineage, models, rejected, replay
 from stream_trainer.commands.output import PipelineAddress
 from stream_trainer.errors import StreamTrainerError, UsageError
+from stream_trainer.logs import log_as
 from stream_trainer.settings import Settings
 from stream_trainer.store.aliases import Promotion
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(rejected.app, name="rejected")
+app.add_typer(actions.app, name="actions")
 app.add_typer(keys.app, name="keys")
 app.command("replay", epilog="Example: stream-trainer replay examples.flights.pipeline:pipeline --to 42")(replay.replay)
 app.command("lineage", epilog="Example: stream-trainer lineage examples.flights.pipeline:pipeline PREDICTION_ID")(
@@ -85,11 +87,9 @@ def stop_on_signal() -> threading.Event:
     return stop
 
 
-def log_to_stderr() -> None:
-    """One line a message, on standard error."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("kafka", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+def log_to_stderr(form: Literal["json", "text"] | None = "text") -> None:
+    """One line a message, on standard error; None: text on a terminal, else JSON."""
+    log_as(form)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_not_py4j)
 
@@ -193,7 +193,6 @@ def serve(
 ) -> None:
     """Serve the newest version over HTTP and follow the trainer without a restart."""
     _needs("serve", "fastapi")
-    from serving.logs import log_as  # noqa: PLC0415
 
     given = {"host": host, "port": port, "admin_port": admin_port, "workers": workers}
     settings = Settings()
@@ -228,14 +227,32 @@ def _serve_with_workers(pipeline: str, settings: Settings, no_create: bool) -> i
         return serve_with_workers(arguments, settings, [listener.fileno() for listener in listeners], stop)
 
 
-@app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline")
-def monitor(pipeline: PipelineAddress) -> None:
-    """Watch what is being served for drift against what was learned, and raise alerts."""
+@app.command("monitor", epilog="Example: stream-trainer monitor examples.flights.pipeline:pipeline --port 8002")
+def monitor(
+    pipeline: PipelineAddress,
+    host: Annotated[str | None, typer.Option(help="Address of the dashboard; it has no keys and only reads.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            help="Port of the dashboard; 0 takes a free one.",
+            min=0,
+            max=65535,
+            show_default="the setting monitor.page_port, 8002",
+        ),
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="No dashboard.")] = False,
+) -> None:
+    """Watch what is being served for drift against what was learned, raise alerts and show it all on a page."""
+    if no_page and (host is not None or port is not None):
+        raise UsageError("--no-page goes with neither --host nor --port")
     _needs("monitor", "evidently")
-    log_to_stderr()
+    log_to_stderr(None)
     from monitors.main import run  # noqa: PLC0415
 
-    run(pipeline, connected(Settings()))
+    given = {"page_host": host, "page_port": -1 if no_page else port}
+    settings = Settings()
+    watching = settings.monitor.model_copy(update={name: value for name, value in given.items() if value is not None})
+    run(pipeline, connected(settings.model_copy(update={"monitor": watching})))
 
 
 @app.command("run", epilog="Example: stream-trainer run examples.flights.pipeline:pipeline")

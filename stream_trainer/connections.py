@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from stream_trainer.action_log import KafkaRequests
 from stream_trainer.errors import BrokerUnavailable, InputLost, Retryable
 from stream_trainer.kafka import Admin, ControlProducer, Log, topic_plans
 from stream_trainer.meanwhile import meanwhile
@@ -23,7 +24,7 @@ from stream_trainer.store import Version, open_store
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_Part = TypeVar("_Part", Admin, Log, ControlProducer)
+_Part = TypeVar("_Part", Admin, Log, ControlProducer, KafkaRequests)
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +40,12 @@ class Connections:
         self.store = open_store(settings, pipeline.name)
         self._settings = settings
         self._topic = pipeline.topics.examples
-        self._open: list[Admin | Log | ControlProducer] = []
+        self._open: list[Admin | Log | ControlProducer | KafkaRequests] = []
         try:
             admin = self._admin(pipeline, create_topics=create_topics)
             log = self._kept(Log(settings.kafka))
             producer = self._kept(ControlProducer(settings.kafka))
+            self.requests = self._kept(KafkaRequests(settings.kafka, pipeline.topics.actions, admin))
         except BaseException:
             self._close()
             raise

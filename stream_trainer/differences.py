@@ -158,6 +158,7 @@ def _fields(lineage: Lineage, manifest: Manifest) -> list[Field]:
         "event_time": pending.event_time,
         "append_time": pending.append_time,
         "metrics": lineage.prequential.metrics(),
+        "acts": list(pending.acts),
     }
     pairs = {name: (_plain(getattr(manifest, name)), _plain(value)) for name, value in replayed.items()}
     return [Field(name=name, recorded=a, replayed=b) for name, (a, b) in pairs.items() if a != b]

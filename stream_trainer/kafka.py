@@ -164,6 +164,7 @@ def topic_plans(pipeline: str, settings: KafkaSettings, *, joined: bool = False)
         "rejected": (1, compacted),
         "models": (1, compacted | {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}),
         "alerts": (1, compacted),
+        "actions": (1, compacted),
     }
     if joined:
         configs |= {

@@ -96,6 +96,29 @@ class Answerer(Protocol):
         ...
 
 
+class Hastener(Protocol):
+    """What a learner may offer beside `Learner`: longer steps for a while, as an alert or a person may ask."""
+
+    def hastened(self, state: State, factor: float, rows: int) -> State:
+        """The state whose next `rows` rows are learned in steps `factor` times as long; it says so in its training tensors.
+
+        Raises:
+            ValueError: it has no steps that could be longer.
+        """
+        ...
+
+
+def hastened(learner: Learner, state: State, factor: float, rows: int) -> State:
+    """See `Hastener`.
+
+    Raises:
+        ValueError: the learner does not offer it.
+    """
+    if hasattr(learner, "hastened"):
+        return cast("Hastener", learner).hastened(state, factor, rows)
+    raise ValueError(f"the learner {type(learner).__name__} has no learning rate that could be raised")
+
+
 def answer(learner: Learner, state: State, features: Tensor) -> Tensor:
     """Outputs for rows without an order: no answer depends on the other rows of the call, nor on its place among them."""
     if hasattr(learner, "answer"):  # `isinstance` of a protocol costs more than a small net

@@ -13,6 +13,7 @@ import torch
 
 from stream_trainer import gates, offsets
 from stream_trainer import lineage as lineages
+from stream_trainer.acts import Act, Read
 from stream_trainer.features import encode
 from stream_trainer.gates import Evidence
 from stream_trainer.learner import Batch, LearnReport
@@ -28,10 +29,15 @@ _NOTHING = LearnReport(rows=0, steps=0, loss=0.0, gradient_norm=0.0, update_norm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """One micro-batch before it was read: its ranges, and the instant at which they reached the end of the log."""
+    """One micro-batch before it was read: its ranges, and the instant at which they reached the end of the log.
+
+    `acts` are carried out before it and `asked` is how far `P.actions` was read for them; None: nobody has planned any yet.
+    """
 
     ranges: Ranges
     covered_at: datetime | None
+    acts: tuple[Act, ...] | None = None
+    asked: Read | None = None
 
 
 def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lineage:
@@ -46,9 +52,10 @@ def learn(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table) -> Lin
     ordered = _in_log_order(rows)
     good = ordered.filter(pc.is_null(ordered.column("_reason")))
     batch = to_batch(pipeline, good)
-    lineage, loss = _test(pipeline, lineage, good, batch)
+    outputs = _forecast(pipeline, lineage, batch)
+    lineage, loss = _test(pipeline, lineage, good, batch, outputs)
     if rows.num_rows:
-        lineage = _train(pipeline, lineage, cut.ranges, good, batch, seen=rows.num_rows, loss=loss)
+        lineage = _train(pipeline, lineage, cut.ranges, good, batch, outputs, seen=rows.num_rows, loss=loss)
     return _account(pipeline, lineage, cut, ordered, usable=batch.rows)
 
 
@@ -81,14 +88,19 @@ def _weights(rows: pa.Table) -> torch.Tensor | None:
     return torch.from_numpy(pc.fill_null(column, 1.0).to_numpy().copy())
 
 
-def _test(pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch) -> tuple[Lineage, float]:
-    """Score the forecast by the weights from before, and what serving had answered; the former's mean loss."""
+def _forecast(pipeline: Pipeline, lineage: Lineage, batch: Batch) -> torch.Tensor:
+    """What the weights from before say of the rows; a model that has learned nothing says nothing."""
+    if batch.rows and lineage.total.trained + lineage.pending.rows.trained:
+        return pipeline.learner.predict(lineage.state, batch.features)
+    return uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
+
+
+def _test(
+    pipeline: Pipeline, lineage: Lineage, rows: pa.Table, batch: Batch, outputs: torch.Tensor
+) -> tuple[Lineage, float]:
+    """Score the forecast, and what serving had answered; the former's mean loss."""
     if not batch.rows:
         return lineage, 0.0
-    if lineage.total.trained + lineage.pending.rows.trained:
-        outputs = pipeline.learner.predict(lineage.state, batch.features)
-    else:
-        outputs = uniform(pipeline.spec.task, pipeline.spec.outputs, batch.rows)
     before = lineage.prequential
     if lineage.parent is not None and not lineage.pending.cuts:
         before = before.at_version(lineage.parent.number)
@@ -116,7 +128,15 @@ def _answers(pipeline: Pipeline, rows: pa.Table) -> Answers | None:
 
 
 def _train(
-    pipeline: Pipeline, lineage: Lineage, ranges: Ranges, rows: pa.Table, batch: Batch, *, seen: int, loss: float
+    pipeline: Pipeline,
+    lineage: Lineage,
+    ranges: Ranges,
+    rows: pa.Table,
+    batch: Batch,
+    outputs: torch.Tensor,
+    *,
+    seen: int,
+    loss: float,
 ) -> Lineage:
     """Learn and judge: a micro-batch that fails a gate leaves the weights as they were and counts as quarantined."""
     state, report = local.learn(pipeline.learner, lineage.state, batch) if batch.rows else (lineage.state, _NOTHING)
@@ -144,7 +164,7 @@ def _train(
     return replace(
         lineage,
         state=state,
-        seen=lineage.seen.add(pipeline, rows),
+        seen=lineage.seen.add(pipeline, rows, outputs),
         history=lineage.history.add(report, loss),
         pending=replace(pending, rows=pending.rows + Rows(trained=batch.rows)),
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from stream_trainer import offsets, reference, schema
+from stream_trainer.acts import CutActs, Read
 from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
@@ -20,7 +22,8 @@ from stream_trainer.learner import State, answer
 from stream_trainer.offsets import Loss, Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.prequential import Prequential
-from stream_trainer.reference import HISTOGRAM, Reference
+from stream_trainer.reference import LABEL, OUTPUT, Learned, Outdated, Reference
+from stream_trainer.reference.pseudo import outputs_type
 from stream_trainer.store import ModelStore, Rows, Span, Version, tensors
 from stream_trainer.store.manifest import HistoryFile, Verdict
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
@@ -32,35 +35,42 @@ _LEARNER, _PREQUENTIAL, _HISTORY = "learner.", "prequential.", "gates."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was learned of the data's distribution: frozen bins, histogram, and the rows kept until bins exist."""
+    """What was learned of the data's distribution: frozen bins, counts, and the rows kept until bins exist."""
 
     reference: Reference | None = None
     digest: str | None = None
-    learned: pa.Table
+    learned: Learned = field(default_factory=Learned)
     baseline: pa.Table | None = None
 
-    def add(self, pipeline: Pipeline, rows: pa.Table) -> "Seen":
-        """Count learned rows; freeze the bins once there are `pipeline.reference_rows` of them."""
+    def add(self, pipeline: Pipeline, rows: pa.Table, outputs: Tensor) -> "Seen":
+        """Count learned rows; freeze the bins once there are `pipeline.reference_rows` of them.
+
+        `outputs` is what was forecast of the rows before they were learned.
+        """
+        seen = _counted_columns(pipeline, rows, outputs)
         if self.reference is not None:
-            return replace(self, learned=_counted(pipeline, self.reference, self.learned, rows))
-        kept = rows.select(_counted_columns(pipeline))
-        baseline = kept if self.baseline is None else pa.concat_tables([self.baseline, kept])
+            return replace(self, learned=_counted(pipeline, self.reference, self.learned, seen))
+        baseline = seen if self.baseline is None else pa.concat_tables([self.baseline, seen])
         if baseline.num_rows < pipeline.reference_rows:
             return replace(self, baseline=baseline)
         frozen = reference.freeze(pipeline.contract, _arrays(baseline.slice(0, pipeline.reference_rows)))
-        learned = _counted(pipeline, frozen, self.learned, baseline)
-        return Seen(reference=frozen, learned=learned)
+        return Seen(reference=frozen, learned=_counted(pipeline, frozen, self.learned, baseline))
 
 
-def _counted_columns(pipeline: Pipeline) -> list[str]:
+def _counted_columns(pipeline: Pipeline, rows: pa.Table, outputs: Tensor) -> pa.Table:
+    """Features and segments, the label as it was learned, and what had been answered: by serving, else by the forecast."""
     contract = pipeline.contract
-    return [*(f.name for f in contract.features), *contract.extra_segments, contract.event_time]
+    names = [*(f.name for f in contract.features), *contract.extra_segments, contract.event_time]
+    forecast = pa.array(outputs.reshape(rows.num_rows, -1).tolist(), outputs_type())
+    answered = pc.coalesce(rows.column("_output").combine_chunks().cast(outputs_type()), forecast)
+    kept = rows.select(names).append_column(LABEL, rows.column(contract.label.name))
+    return kept.append_column(OUTPUT, answered)
 
 
-def _counted(pipeline: Pipeline, bins: Reference, learned: pa.Table, rows: pa.Table) -> pa.Table:
+def _counted(pipeline: Pipeline, bins: Reference, learned: Learned, rows: pa.Table) -> Learned:
     columns = _arrays(rows)
-    counted = reference.histogram(pipeline.contract, bins, columns, columns[pipeline.contract.event_time])
-    return reference.merge(learned, counted, hours=pipeline.reference_hours)
+    found = reference.coded(pipeline.contract, bins, columns)
+    return learned.add(found, columns[pipeline.contract.event_time], pipeline.reference_hours)
 
 
 def _arrays(table: pa.Table) -> dict[str, pa.Array]:
@@ -86,6 +96,7 @@ class Pending:
     append_time: Span | None = None
     covered_at: datetime | None = None
     gates: tuple[Verdict, ...] = ()
+    acts: tuple[CutActs, ...] = ()
     first_cut: int = 0
     begun: float | None = None
 
@@ -106,6 +117,7 @@ class Lineage:
         head: the newest verified version, None before the first; the weights' parent unless `parent` differs.
         number: the version to be committed next: one above the highest there is, damaged ones included.
         position: the next offsets to read.
+        asked: how far `P.actions` was read; None before.
     """
 
     head: Version | None
@@ -119,6 +131,7 @@ class Lineage:
     total: Rows
     pending: Pending
     golden: pa.Table | None = None
+    asked: Read | None = None
 
 
 def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
@@ -131,7 +144,7 @@ def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
         state=pipeline.learner.init(pipeline.spec, pipeline.seed),
         prequential=_unscored(pipeline),
         history=History.fresh(),
-        seen=Seen(learned=HISTOGRAM.empty_table()),
+        seen=Seen(),
         total=Rows(),
         pending=Pending(),
     )
@@ -156,8 +169,6 @@ def load(
             "give the changed pipeline a new name, or restore the contract"
         )
     stored = store.load(source, pipeline.spec, training=True)
-    files = source.manifest.files
-    digest = source.manifest.reference
     try:
         prequential = _prequential(pipeline, source, stored.training)
         history = History.from_tensors(_under(_HISTORY, stored.training))
@@ -171,15 +182,11 @@ def load(
         state=State(spec=pipeline.spec, serving=stored.serving, training=_under(_LEARNER, stored.training)),
         prequential=prequential,
         history=history,
-        seen=Seen(
-            reference=Reference.from_bytes(store.reference(digest)) if digest else None,
-            digest=digest,
-            learned=reference.table_from_bytes(store.file(source, LEARNED)),
-            baseline=reference.table_from_bytes(store.file(source, BASELINE)) if BASELINE in files else None,
-        ),
+        seen=_seen(store, source),
         total=head.manifest.total,
         pending=Pending(),
         golden=reference.table_from_bytes(store.file(source, GOLDEN)),
+        asked=head.manifest.asked or None,
     )
 
 
@@ -191,7 +198,7 @@ def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
     files = {
         WEIGHTS: tensors.to_bytes(lineage.state.serving),
         TRAINER: tensors.to_bytes(training),
-        LEARNED: reference.table_to_bytes(lineage.seen.learned),
+        LEARNED: lineage.seen.learned.to_bytes(),
         GOLDEN: reference.table_to_bytes(_golden(pipeline, lineage)),
         EVALUATION: reference.table_to_bytes(evaluation(lineage.prequential, pipeline.contract.segments)),
     }
@@ -233,6 +240,20 @@ def _prequential(pipeline: Pipeline, source: Version, training: Mapping[str, Ten
     if EVALUATION not in source.manifest.files:
         return _unscored(pipeline)
     return Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, training))
+
+
+def _seen(store: ModelStore, source: Version) -> Seen:
+    """What a version knows of its data. One of an older release counted otherwise: bins are frozen anew, see decision 20."""
+    digest, files = source.manifest.reference, source.manifest.files
+    try:
+        frozen = Reference.from_bytes(store.reference(digest)) if digest else None
+    except Outdated:
+        return Seen()
+    baseline = reference.table_from_bytes(store.file(source, BASELINE)) if BASELINE in files else None
+    if baseline is not None and OUTPUT not in baseline.column_names:
+        return Seen()
+    learned = Learned.from_bytes(store.file(source, LEARNED), frozen) if frozen else Learned()
+    return Seen(reference=frozen, digest=digest, learned=learned, baseline=baseline)
 
 
 def _unscored(pipeline: Pipeline) -> Prequential:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
+from msgspec import UNSET
 
-from stream_trainer import learning, offsets
+from stream_trainer import effects, learning, offsets
 from stream_trainer import lineage as lineages
 from stream_trainer.alerts import TrainerAlert, failing_since, gate_alerts
 from stream_trainer.crashpoints import crashpoint
 from stream_trainer.errors import Corrupt, Fenced, NoVersion
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
-from stream_trainer.offsets import Loss, Offsets
-from stream_trainer.outside import Outbox, Source
+from stream_trainer.offsets import Loss, Offsets, Ranges
+from stream_trainer.outside import Outbox, Requests, Source
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.planning import Planner
 from stream_trainer.promotion import appoint
 from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.aliases import Promotion
@@ -39,7 +41,10 @@ class CommitPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What every micro-batch of a run shares."""
+    """What every micro-batch of a run shares.
+
+    `requests` are asked what is to be done beside learning, `reread` reads records that were learned before.
+    """
 
     pipeline: Pipeline
     store: ModelStore
@@ -48,6 +53,8 @@ class Context:
     run_id: str
     clock: Callable[[], datetime]
     monotonic: Callable[[], float]
+    requests: Requests
+    reread: Callable[[Ranges], pa.Table]
     policy: CommitPolicy = CommitPolicy()
     promotion: Promotion = "auto"
 
@@ -65,13 +72,17 @@ def run(context: Context, lineage: Lineage, cut: Cut, fetch: Callable[[], pa.Tab
     Raises:
         Fenced, InputLost, Retryable: see `errors`.
     """
-    intent = _fix_cut(context, lineage, cut)  # 1. the first intent for this cut counts
+    intent = _fix_cut(context, lineage, cut)  # 1. the first intent for this cut counts, actions included
     crashpoint("microbatch.cut_fixed")
+    effects.on_champion(context.store, intent.actions)  # before anything newer can be it
+    crashpoint("microbatch.champion_decided")
     rows = fetch()  # 2. the records of exactly these ranges
     crashpoint("microbatch.fetched")
     context.source.check(offsets.starts(intent.ranges))  # 3. still the same topics, and none expired while we read
     context.outbox.reject(learning.rejected(rows))  # 4. at least once, before the manifest; keyed, so counted once
     crashpoint("microbatch.rejected")
+    lineage = _acted(context, lineage, intent)
+    crashpoint("microbatch.acted")
     lineage = learning.learn(context.pipeline, lineage, cut, rows)  # 5. forecast, 6. learn, 7. gates: pure
     crashpoint("microbatch.learned")
     lineage = _begun(lineage, context.monotonic())
@@ -154,7 +165,30 @@ def _begun(lineage: Lineage, now: float) -> Lineage:
     return lineage if pending.begun is not None else replace(lineage, pending=replace(pending, begun=now))
 
 
+def _planned(context: Context, lineage: Lineage, cut: Cut) -> Cut:
+    """The cut with what is to be done before it; for one that was planned before, what was decided then."""
+    if cut.acts is not None:
+        return cut
+    planner = Planner(pipeline=context.pipeline, store=context.store, source=context.source, requests=context.requests)
+    acts, asked = planner.plan(lineage, context.clock())
+    return replace(cut, acts=tuple(acts), asked=asked)
+
+
+def _acted(context: Context, lineage: Lineage, intent: Intent) -> Lineage:
+    """The lineage after the actions of its next cut."""
+
+    def read(ranges: Ranges) -> pa.Table | None:
+        if context.source.missing(offsets.starts(ranges)):
+            return None
+        rows = context.reread(ranges)
+        return None if context.source.missing(offsets.starts(ranges)) else rows
+
+    lineage = replace(lineage, asked=intent.asked or lineage.asked)
+    return effects.on_learner(context.pipeline, lineage, intent.actions, read)
+
+
 def _fix_cut(context: Context, lineage: Lineage, cut: Cut) -> Intent:
+    cut = _planned(context, lineage, cut)
     wanted = Intent(
         version=lineage.number,
         cut=lineage.pending.first_cut + len(lineage.pending.cuts),
@@ -162,6 +196,8 @@ def _fix_cut(context: Context, lineage: Lineage, cut: Cut) -> Intent:
         strategy=local.NAME,
         seed=context.pipeline.seed,
         run_id=context.run_id,
+        actions=list(cut.acts or ()),
+        asked=cut.asked or UNSET,
     )
     intent = context.store.fix_cut(wanted)
     if intent.ranges != cut.ranges:

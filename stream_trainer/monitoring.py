@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from stream_trainer.acting import When
 from stream_trainer.errors import UsageError
 
 
@@ -16,16 +17,22 @@ class Monitoring:
         false_alarm_every: while nothing changes, at most one alarm in so much event time is to be expected, over all
             features, segments and kinds together.
         min_rows: with fewer known values there is no verdict.
+        unwatched: features that no window has as they were learned, such as the day of the week in windows of a day.
         silence: no prediction for so long, by the clock, is an alert; None: never.
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
+        actions: what alerts ask of the trainer.
+        action_cooldown: the trainer carries out at most one action of a kind in so much time, by the clock; others are refused.
     """
 
     window: timedelta = timedelta(minutes=5)
     lateness: timedelta = timedelta(minutes=1)
     false_alarm_every: timedelta = timedelta(days=30)
     min_rows: int = 50
+    unwatched: tuple[str, ...] = ()
     silence: timedelta | None = timedelta(minutes=5)
     staleness: timedelta | None = timedelta(hours=1)
+    actions: tuple[When, ...] = ()
+    action_cooldown: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
         zero = timedelta(0)
@@ -35,6 +42,10 @@ class Monitoring:
             raise UsageError("Monitoring: false_alarm_every must be at least one window")
         if self.min_rows < 20:
             raise UsageError("Monitoring: min_rows must be at least 20")
+        if not all(isinstance(rule, When) for rule in self.actions):
+            raise UsageError("Monitoring: actions is a tuple of When(kind=…, do=…)")
+        if self.action_cooldown < zero:
+            raise UsageError("Monitoring: action_cooldown must not be negative")
 
     @property
     def false_alarms_per_window(self) -> float:

@@ -7,10 +7,14 @@ exactly as they were planned, and become one version.
 import logging
 from dataclasses import dataclass, replace
 
+from msgspec import UnsetType
+
 from stream_trainer import lineage as lineages
 from stream_trainer import offsets
+from stream_trainer.acts import Act, Read
 from stream_trainer.alerts import TrainerAlert, damage_alert
 from stream_trainer.errors import Corrupt, NoVersion, StoreDamaged, UsageError
+from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import Context
 from stream_trainer.offsets import Offsets, Ranges
@@ -26,25 +30,25 @@ class Opened:
 
     Attributes:
         lineage: where it stands.
-        planned: the cuts to be learned before anything new.
+        planned: the cuts to be learned before anything new, and what is to be done before each.
         damaged: numbers above the head whose files are not what was committed, and what is wrong with them.
     """
 
     lineage: Lineage
-    planned: list[Ranges]
+    planned: list[Cut]
     damaged: dict[int, str]
 
     def needed(self) -> Offsets:
         """The first offsets that are still to be read: where the lineage stands, and partitions that only plans know."""
         wanted = offsets.copy(self.lineage.position)
         for cut in self.planned:
-            for topic, partitions in offsets.starts(cut).items():
+            for topic, partitions in offsets.starts(cut.ranges).items():
                 wanted[topic] = {**partitions, **wanted.get(topic, {})}
         return wanted
 
     def planned_end(self) -> Offsets:
         """Where the last planned cut ends; empty without one."""
-        return offsets.ends(self.planned[-1]) if self.planned else {}
+        return offsets.ends(self.planned[-1].ranges) if self.planned else {}
 
     def alerts(self, context: Context, healed_by: int | None) -> list[TrainerAlert]:
         """One alert a damaged version."""
@@ -74,7 +78,7 @@ def open_lineage(context: Context, origin: str, earliest: Offsets, latest: Offse
     else:
         at = latest if origin == "latest" else earliest
         # A run that died before its first version has fixed where that version begins.
-        lineage = lineages.fresh(pipeline, offsets.starts(planned[0]) if planned else at, number)
+        lineage = lineages.fresh(pipeline, offsets.starts(planned[0].ranges) if planned else at, number)
         logger.info("starting a new lineage in %s", store.describe())
     lineage = replace(lineage, pending=replace(lineage.pending, first_cut=first_cut))
     return Opened(lineage=lineage, planned=planned, damaged=damaged)
@@ -93,7 +97,7 @@ def _asked(store: ModelStore, number: int) -> Version:
         raise UsageError(f"--from {number}: {error}; `stream-trainer models verify` tells which can be used") from error
 
 
-def _planned(store: ModelStore, damaged: dict[int, str], number: int, position: Offsets) -> tuple[list[Ranges], int]:
+def _planned(store: ModelStore, damaged: dict[int, str], number: int, position: Offsets) -> tuple[list[Cut], int]:
     """The cuts to learn from `position` on, and the number of the intent that the first of them has, or will get.
 
     They are those of damaged versions, then those planned for the next one. What does not go on where the one before
@@ -101,26 +105,33 @@ def _planned(store: ModelStore, damaged: dict[int, str], number: int, position: 
     """
     own = _intents(store, number)
     candidates = [cut for candidate in damaged for cut in _cuts_of(store, candidate)] + own
-    tiled: list[Ranges] = []
+    tiled: list[Cut] = []
     for cut in candidates:
         try:
-            position = offsets.advance(position, cut)
+            position = offsets.advance(position, cut.ranges)
         except ValueError:
             continue
         tiled.append(cut)
-    first = next(k for k in range(len(own) + 1) if own[k:] == tiled[: len(own) - k])
+    ours, taken = [cut.ranges for cut in own], [cut.ranges for cut in tiled]
+    first = next(k for k in range(len(own) + 1) if ours[k:] == taken[: len(own) - k])
     return tiled, first
 
 
-def _cuts_of(store: ModelStore, number: int) -> list[Ranges]:
+def _cuts_of(store: ModelStore, number: int) -> list[Cut]:
     try:
-        return store.read(number).manifest.cuts
+        manifest = store.read(number).manifest
     except (Corrupt, NoVersion):
         return _intents(store, number)
+    acts = {of.cut: of.acts for of in manifest.acts}
+    return [_cut(ranges, acts.get(i, []), manifest.asked) for i, ranges in enumerate(manifest.cuts)]
 
 
-def _intents(store: ModelStore, number: int) -> list[Ranges]:
+def _cut(ranges: Ranges, acts: list[Act], asked: Read | UnsetType) -> Cut:
+    return Cut(ranges=ranges, covered_at=None, acts=tuple(acts), asked=asked or None)
+
+
+def _intents(store: ModelStore, number: int) -> list[Cut]:
     try:
-        return [intent.ranges for intent in store.intents(number)]
+        return [_cut(intent.ranges, intent.actions, intent.asked) for intent in store.intents(number)]
     except Corrupt as error:
         raise StoreDamaged(f"{error}: nothing was committed with it; delete the file and start again") from error

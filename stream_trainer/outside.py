@@ -6,11 +6,13 @@ same trainer.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
 
 import pyarrow as pa
 
+from stream_trainer.acts import Read
 from stream_trainer.alerts import TrainerAlert
 from stream_trainer.learning import Cut
 from stream_trainer.offsets import Loss, Offsets, Ranges
@@ -72,6 +74,32 @@ class Outbox(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One record of `P.actions` as it stands there: hostile until it is parsed."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What follows a place in `P.actions`, in order, and the offset after it."""
+
+    topic_id: str
+    records: tuple[Request, ...] = ()
+    next: int = 0
+
+
+class Requests(Protocol):
+    """`P.actions`: what monitors and people ask of the trainer."""
+
+    def after(self, read: Read | None, most: int) -> Page:
+        """At most so many records from where it was read up to; from its start when that was another topic, or nowhere."""
+        ...
+
+
 class Running(Protocol):
     """A stream that has been started."""
 
@@ -116,6 +144,11 @@ class Outside(Protocol):
     @property
     def source(self) -> Source:
         """What is known of the examples topic."""
+        ...
+
+    @property
+    def requests(self) -> Requests:
+        """What is asked of the trainer."""
         ...
 
     @property

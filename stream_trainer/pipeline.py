@@ -47,6 +47,8 @@ class Pipeline:
             )
         if self.join is not None:
             self.join.check(self.contract)
+        if unknown := set(self.monitoring.unwatched) - {f.name for f in self.contract.features}:
+            raise UsageError(f"Monitoring.unwatched: the contract has no feature {sorted(unknown)}")
 
     @cached_property
     def topics(self) -> Topics:

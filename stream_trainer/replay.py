@@ -6,12 +6,13 @@ compare, so versions whose data retention has deleted are compared too. Needs ne
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
-from stream_trainer import history, learning, offsets, warm_start
+from stream_trainer import effects, history, learning, offsets, warm_start
 from stream_trainer import lineage as lineages
 from stream_trainer.differences import Change, Difference, changes, compare, digests
 from stream_trainer.errors import Corrupt, InputLost, StoreDamaged, UsageError
@@ -130,14 +131,12 @@ class _Run:
             paths = warm_start.matched(manifest.history, self.files, version.number)
             lineage = warm_start.learn(self.pipeline, lineage, paths)
             self.rows += lineage.pending.rows.seen
-        for ranges in manifest.cuts:
+        acts = {of.cut: of.acts for of in manifest.acts}
+        read = partial(self._records, version)
+        for number, ranges in enumerate(manifest.cuts):
+            rows = read(ranges)
             try:
-                rows = self.read(ranges, manifest.topic_ids)
-            except InputLost:
-                self.refuse_lost([v for v in self.chain if v.number >= version.number])
-                raise
-            self.rows += rows.num_rows
-            try:
+                lineage = effects.on_learner(self.pipeline, lineage, acts.get(number, []), read)
                 lineage = learning.learn(self.pipeline, lineage, Cut(ranges=ranges, covered_at=None), rows)
             except ValueError as error:
                 raise UsageError(
@@ -145,11 +144,20 @@ class _Run:
                 ) from error
         return lineage
 
+    def _records(self, version: Version, ranges: Ranges) -> pa.Table:
+        try:
+            rows = self.read(ranges, version.manifest.topic_ids)
+        except InputLost:
+            self.refuse_lost([v for v in self.chain if v.number >= version.number])
+            raise
+        self.rows += rows.num_rows
+        return rows
+
     def refuse_lost(self, wanted: Sequence[Version]) -> None:
         """Raise InputLost when records of these versions are gone, saying from which version on a replay is possible."""
         for version in reversed(wanted):
             try:
-                for ranges in version.manifest.cuts:
+                for ranges in _needed(version.manifest):
                     self.check(ranges, version.manifest.topic_ids)
             except InputLost as error:
                 later = [v for v in wanted if version.number <= v.number < self.chain[-1].number]
@@ -233,6 +241,12 @@ def _position_before(manifest: Manifest) -> Offsets:
     for topic, partitions in offsets.starts(manifest.ranges).items():
         before.setdefault(topic, {}).update(partitions)
     return before
+
+
+def _needed(manifest: Manifest) -> list[Ranges]:
+    """What a replay of the version reads: its cuts, and what was learned again before one of them."""
+    again = [act.ranges for of in manifest.acts for act in of.acts if act.ranges]
+    return [*again, *manifest.cuts]
 
 
 def _refuse_torn(store: ModelStore, manifest: Manifest) -> None:

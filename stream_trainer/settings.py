@@ -210,17 +210,33 @@ class TrialSettings(Section):
 
 
 class MonitorSettings(Section):
-    """Windows and provisional thresholds of the drift monitor."""
+    """Where the monitor keeps its state, and where it tells what; how a pipeline is watched is its `Monitoring`."""
 
-    window_rows: int = Field(default=2_000, ge=50)
-    window_seconds: float = Field(default=60.0, gt=0)
     checkpoint_url: str | None = None
-    report_rows: int = Field(default=2_000, ge=100)
+    max_records_per_batch: int = Field(
+        default=20_000, ge=1, description="predictions and examples together; blocks count 1"
+    )
+    report_rows: int = Field(default=2_000, ge=100, description="rows of a window that are kept for a report")
+    page_host: str = Field(default="127.0.0.1", description="of the dashboard, which has no keys and only reads")
+    page_port: int = Field(default=8002, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
     )
     webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
+    webhook_least: Literal["info", "warning", "critical"] = Field(
+        default="warning", description="the least severity that is posted"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
+    )
+    workspace: bool = Field(default=True, description="reports also go into a workspace of Evidently")
+
+    @field_validator("page_port", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: object) -> object:
+        return -1 if value == "none" else value
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> "MonitorSettings":

@@ -43,6 +43,11 @@ class Topics:
         return f"{self.pipeline}.alerts"
 
     @property
+    def actions(self) -> str:
+        """What monitors and people ask of the trainer, by the id of the action; compacted."""
+        return f"{self.pipeline}.actions"
+
+    @property
     def labels(self) -> str:
         """Labels that come after the prediction, by business key or prediction id."""
         return f"{self.pipeline}.labels"

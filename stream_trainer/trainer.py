@@ -111,6 +111,8 @@ class Trainer:
             run_id=outside.run_id,
             clock=outside.clock,
             monotonic=outside.monotonic,
+            requests=outside.requests,
+            reread=outside.feed.read,
             policy=CommitPolicy(rows=trainer.commit_every_rows, seconds=trainer.commit_every_seconds),
             promotion=trainer.promotion,
         )
@@ -176,10 +178,9 @@ class Trainer:
 
     def _learn_planned(self, context: Context, outside: Outside, opened: Opened) -> None:
         """Learn exactly what an earlier run had begun to learn and not committed, or committed to files now damaged."""
-        for left, ranges in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
+        for left, cut in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
             logger.info("learning again a cut that was planned for version %d", self._standing.number)
-            cut = Cut(ranges=ranges, covered_at=None)
-            read = partial(outside.feed.read, ranges)
+            read = partial(outside.feed.read, cut.ranges)
             self.lineage = microbatch.run(context, self._standing, cut, read, more=left > 0)
             crashpoint("trainer.relearned")
         if opened.damaged and opened.planned:

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from stream_trainer.lineage import Lineage
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.store import FileEntry, Manifest
+from stream_trainer.store import FileEntry, Manifest, Version
 from stream_trainer.strategies import local
 
 _LIBRARIES = ("stream-trainer", "torch", "pyarrow", "numpy", "msgspec", "pyspark")
@@ -75,4 +75,13 @@ def manifest_of(
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         reference=reference,
         history=list(pending.history) or UNSET,
+        actions=list(pending.acts) or UNSET,
+        asked=lineage.asked or UNSET,
+        acted_before=_acted_before(head) or UNSET,
     )
+
+
+def _acted_before(head: Version | None) -> int | None:
+    if head is None:
+        return None
+    return head.number if head.manifest.acts else head.manifest.acted_before or None

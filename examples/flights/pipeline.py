@@ -7,6 +7,7 @@ which are missing for three flights in four.
 from datetime import timedelta
 
 from stream_trainer import BinaryLabel, Categorical, Contract, Join, Numeric, Pipeline
+from stream_trainer.monitoring import Monitoring
 
 CARRIERS = ("9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV")
 ORIGINS = ("EWR", "JFK", "LGA")
@@ -35,5 +36,11 @@ contract = Contract(
 )
 # The longest flight of the year landed 28 hours after its scheduled departure; one that never lands teaches nothing.
 join = Join(on="key", horizon=timedelta(days=2), on_timeout=None)
-# A week has every hour and every day in it: anything shorter differs from itself.
-pipeline = Pipeline(name="flights", contract=contract, join=join, reference_hours=7 * 24)
+# A day of flights is judged against the week that was learned: it has every hour in it, but only one day of the week.
+monitoring = Monitoring(
+    window=timedelta(days=1),
+    lateness=timedelta(hours=1),
+    false_alarm_every=timedelta(days=30),
+    unwatched=("day_of_week",),
+)
+pipeline = Pipeline(name="flights", contract=contract, join=join, monitoring=monitoring, reference_hours=7 * 24)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stream_trainer.errors import Corrupt
 from stream_trainer.store.entries import Entries
@@ -22,6 +23,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     `promotion` is how versions become champion: `auto`, the newest that passed its gates; `manual`, only by a person;
     `gated`, by the trainer when it does well enough. The trainer writes it when its mode differs from the newest
     entry's, and every later entry carries it over. `version` None: there is no champion yet, `manual` or `gated` only.
+    `action` is the id of the action of `P.actions` that has decided; a person's entry has none.
     """
 
     version: int | None
@@ -30,6 +32,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     hold: bool = False
     promotion: Promotion = "auto"
+    action: str | UnsetType = UNSET
 
     @property
     def follows(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from stream_trainer.acts import CutActs, Read
 from stream_trainer.errors import Corrupt
 from stream_trainer.offsets import Loss, Offsets, Ranges
 
@@ -84,7 +85,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version; with `history`, those of the files that it was learned from are in `rows` too. `covered_at`: when the trainer
     last saw the end of the log covered, as far as this version knows. `checksum` is of everything else but the signature:
     the newest manifest has no child yet that names its digest, and one digit that a disk has changed would pass for a
-    number. `signature` is there when the trainer has a key: see `signing`.
+    number. `signature` is there when the trainer has a key: see `signing`. `actions` are
+    the acts of its cuts, `asked` how far `P.actions` was read for them, `acted_before` the newest version before this one
+    that has acts.
     """
 
     format_version: Number = FORMAT
@@ -123,8 +126,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_capability: str
     reference: Digest | None
     history: list[HistoryFile] | UnsetType = UNSET
+    actions: list[CutActs] | UnsetType = UNSET
+    asked: Read | UnsetType = UNSET
+    acted_before: Number | UnsetType = UNSET
     checksum: Digest | UnsetType = UNSET
     signature: str | UnsetType = UNSET
+
+    @property
+    def acts(self) -> list[CutActs]:
+        """The acts of its cuts, in order."""
+        return self.actions or []
 
     @property
     def passed(self) -> bool:
@@ -201,6 +212,10 @@ def _numbers(manifest: Manifest) -> Iterator[int]:
             yield from (partition, offset)
     for ranges in (manifest.ranges, *manifest.cuts, *manifest.quarantined):
         for bounds in ranges.values():
+            for partition, (start, end) in bounds.items():
+                yield from (partition, start, end)
+    for act in (act for cut in manifest.acts for act in cut.acts):
+        for bounds in (act.ranges or {}).values():
             for partition, (start, end) in bounds.items():
                 yield from (partition, start, end)
     for loss in manifest.lost:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from stream_trainer.acts import Act, Read
 from stream_trainer.crashpoints import crashpoint
 from stream_trainer.errors import Corrupt, Fenced, NoVersion, StoreDamaged, UsageError
 from stream_trainer.offsets import Ranges
@@ -40,7 +42,10 @@ _MAX_HINT_BYTES = 4_096
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """What the n-th micro-batch of a version will learn, fixed before anything is learned."""
+    """What the n-th micro-batch of a version will learn, fixed before anything is learned.
+
+    `actions` are carried out before it, `asked` is how far `P.actions` was read for them.
+    """
 
     version: int
     cut: int
@@ -48,7 +53,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     seed: int
     run_id: str
-    actions: list[str] = []
+    actions: list[Act] = []
+    asked: Read | UnsetType = UNSET
 
 
 class ModelStore:

@@ -14,7 +14,7 @@ from stream_trainer.testing.clock import FakeClock
 from stream_trainer.testing.crash import Crash, crash_at, crash_points, kill_at
 from stream_trainer.testing.disk import FaultyDisk, LostAnswers, faulty_storage
 from stream_trainer.testing.log import Abort, Aborted, Gap, Pause, Poison, ScriptedLog
-from stream_trainer.testing.outside import MemoryOutbox, ScriptedOutside, train
+from stream_trainer.testing.outside import MemoryOutbox, MemoryRequests, ScriptedOutside, train
 
 __all__ = [
     "Abort",
@@ -25,6 +25,7 @@ __all__ = [
     "Gap",
     "LostAnswers",
     "MemoryOutbox",
+    "MemoryRequests",
     "Pause",
     "Poison",
     "ScriptedLog",

@@ -8,14 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import pyarrow as pa
 
+from stream_trainer.acting import Asked
+from stream_trainer.acts import Read
 from stream_trainer.alerts import TrainerAlert
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.outbox import rejected_key
-from stream_trainer.outside import LearnCut, Outbox, Position, Source
+from stream_trainer.outside import LearnCut, Outbox, Page, Position, Request, Requests, Source
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings, StoreSettings, TrainerSettings
 from stream_trainer.source import KafkaSource
@@ -53,6 +56,26 @@ class MemoryOutbox:
 
     def show_progress(self, version: Version) -> None:
         """Nobody looks."""
+
+
+@dataclass
+class MemoryRequests:
+    """`P.actions` in memory: `ask` appends to it, `records` are what is there, by offset; None where nothing is any more."""
+
+    records: list[tuple[bytes | None, bytes | None] | None] = field(default_factory=list)
+    topic_id: str = "00000000-0000-0000-0000-00000000ac75"
+
+    def ask(self, *asked: Asked) -> None:
+        """Append requests as the monitor and the command do."""
+        self.records += [(one.action_id.encode(), msgspec.json.encode(one)) for one in asked]
+
+    def after(self, read: Read | None, most: int) -> Page:
+        """See `outside.Requests.after`."""
+        start = read.next if read is not None and read.topic_id == self.topic_id else 0
+        there = [Request(i, *record) for i, record in enumerate(self.records) if i >= start and record is not None]
+        if len(there) > most:
+            return Page(topic_id=self.topic_id, records=tuple(there[:most]), next=there[most - 1].offset + 1)
+        return Page(topic_id=self.topic_id, records=tuple(there), next=max(start, len(self.records)))
 
 
 class ScriptedFeed:
@@ -109,9 +132,11 @@ class ScriptedOutside:
         outbox: Outbox,
         clock: FakeClock,
         *,
+        requests: Requests | None = None,
         max_rows: int = 20_000,
         run_id: str = "scripted",
     ) -> None:
+        self.requests = requests or MemoryRequests()
         self.run_id = run_id
         self.store = store
         self.source = KafkaSource(log.topic_name, log, log)
@@ -142,6 +167,7 @@ def train(
     settings: TrainerSettings | None = None,
     retention: StoreSettings | None = None,
     start: Start | None = None,
+    requests: Requests | None = None,
     run_id: str = "scripted",
 ) -> Lineage:
     """Learn everything in the log with the trainer of production, and end: where the lineage stands then.
@@ -157,6 +183,7 @@ def train(
         settings: limits of micro-batches and versions.
         retention: which versions keep their data; without, all do.
         start: where a new lineage begins, and what may be lost.
+        requests: what is asked of the trainer; `MemoryRequests` to ask something.
         run_id: how the run names itself in intents and manifests.
 
     Raises:
@@ -170,6 +197,7 @@ def train(
         store,
         outbox or MemoryOutbox(),
         clock or FakeClock(),
+        requests=requests,
         max_rows=chosen.max_rows_per_batch,
         run_id=run_id,
     )

@@ -20,6 +20,11 @@ NAMES = (
     "serving",
     "storm",
     "steady_storm",
+    "drift",
+    "drift_cost",
+    "drift_flights",
+    "drift.calibration",
+    "drift.power",
 )
 
 

@@ -3,13 +3,15 @@
 import time
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import CommitPolicy, Context
-from stream_trainer.offsets import Offsets
+from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import ModelStore
-from stream_trainer.testing import MemoryOutbox
+from stream_trainer.testing import MemoryOutbox, MemoryRequests
 from tests.bench.world import TOPICS
 from tests.core.worlds import FakeSource
 
@@ -23,6 +25,10 @@ class _Silent(FakeSource):
         return {TOPICS.examples: "11111111-2222-3333-4444-555555555555"}
 
 
+def _nothing_again(ranges: Ranges) -> pa.Table:
+    raise NotImplementedError(ranges)
+
+
 def context_of(pipeline: Pipeline, store: ModelStore, policy: CommitPolicy | None = None) -> Context:
     """What every micro-batch of a measurement shares."""
     return Context(
@@ -33,6 +39,8 @@ def context_of(pipeline: Pipeline, store: ModelStore, policy: CommitPolicy | Non
         run_id="bench",
         clock=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
+        requests=MemoryRequests(),
+        reread=_nothing_again,
         policy=policy or CommitPolicy(),
     )
 

@@ -14,6 +14,7 @@ from stream_trainer.decode import decode
 from stream_trainer.features import encode
 from stream_trainer.learner import Batch
 from stream_trainer.microbatch import Context
+from stream_trainer.reference.pseudo import outputs_type
 from stream_trainer.store import open_store
 from stream_trainer.strategies import local
 from tests.bench.alone import START, check_trained, context_of, next_cut
@@ -50,17 +51,16 @@ def _rates(table: pa.Table) -> Mapping[str, float]:
     labels = torch.from_numpy(columns[contract.label.name].to_numpy(zero_copy_only=False).astype(np.float64))
     batch = Batch(features=encode(contract, columns), labels=labels)
     state, _ = learner.learn(learner.init(pipeline.spec, 0), batch)
+    columns[reference.LABEL] = columns[contract.label.name]
+    outputs = learner.predict(state, batch.features).reshape(ROWS, -1)
+    columns[reference.OUTPUT] = pa.array(outputs.tolist(), outputs_type())
     bins = reference.freeze(contract, columns)
-    hours = columns[contract.event_time]
-    counted = reference.histogram(contract, bins, columns, hours)
+    times, kept = columns[contract.event_time], pipeline.reference_hours
+    learned = reference.Learned().add(reference.coded(contract, bins, columns), times, kept)
     return {
         "learn, one core": seconds(lambda: local.learn(learner, state, batch), 3),
         "predict": seconds(lambda: learner.predict(state, batch.features)),
-        "histogram and merge": seconds(
-            lambda: reference.merge(
-                counted, reference.histogram(contract, bins, columns, hours), hours=pipeline.reference_hours
-            )
-        ),
+        "count and add": seconds(lambda: learned.add(reference.coded(contract, bins, columns), times, kept)),
     }
 
 

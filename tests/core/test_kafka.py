@@ -160,6 +160,7 @@ def test_topics_have_stated_partitions_retention_and_cleanup() -> None:
         "flights.rejected": (1, "compact"),
         "flights.models": (1, "compact"),
         "flights.alerts": (1, "compact"),
+        "flights.actions": (1, "compact"),
     }
     assert plans["examples"].configs["retention.ms"] == "5400000"
     assert plans["examples"].configs["message.timestamp.type"] == "LogAppendTime"

@@ -49,9 +49,9 @@ def test_the_baseline_is_kept_until_the_bins_are_frozen(world: World) -> None:
     assert [m.reference is not None for m in files] == [False, True, True]
     bins = reference.Reference.from_bytes(world.store.reference(files[1].reference or ""))
     assert {sum(b.counts) for b in bins.bins} == {PIPELINE.reference_rows}
-    learned = reference.table_from_bytes(world.store.file(world.store.read(3), LEARNED)).to_pylist()
-    total = sum(r["count"] for r in learned if r["feature"] == "distance" and r["segment"] == "")
-    assert total == world.store.read(3).manifest.total.trained
+    learned = reference.Learned.from_bytes(world.store.file(world.store.read(3), LEARNED), bins).total(bins)
+    for feature in ("distance", reference.LABEL, reference.OUTPUT):
+        assert learned[bins.places[feature, ""]].sum() == world.store.read(3).manifest.total.trained
 
 
 def test_the_golden_rows_give_their_stored_outputs(world: World) -> None:
@@ -137,3 +137,26 @@ def test_the_manifest_says_how_it_was_made(world: World) -> None:
     assert manifest.hyperparameters["optimizer"] == "AdamW"
     assert set(manifest.libraries) == {"python", "stream-trainer", "torch", "pyarrow", "numpy", "msgspec", "pyspark"}
     json.dumps(manifest.metrics, allow_nan=False)
+
+
+def test_bins_of_an_older_release_are_frozen_anew_and_all_else_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outdated(_: bytes) -> reference.Reference:
+        raise reference.Outdated("ten bins")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference.Reference, "from_bytes", outdated)
+        loaded = lineages.load(PIPELINE, world.store, world.store.read(3))
+    assert bits(loaded) == bits(world.lineage)
+    assert (loaded.seen.reference, loaded.seen.digest, loaded.seen.baseline) == (None, None, None)
+    world.lineage = loaded
+    digests = []
+    for n in range(3, 5):
+        fill(world, 40 * n)
+        world.learn()
+        digests.append(world.store.read(n + 1).manifest.reference)
+    assert digests[0] is None
+    assert digests[1] not in (None, world.store.read(3).manifest.reference)
+    again = lineages.load(PIPELINE, world.store, world.store.read(5))
+    assert again.seen.learned.equals(world.lineage.seen.learned)

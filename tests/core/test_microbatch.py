@@ -69,8 +69,8 @@ class World:
         self.source = FakeSource()
         opened = open_lineage(self.context(), "earliest", START, START)
         self.lineage = opened.lineage
-        for left, ranges in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
-            self.learn(Cut(ranges=ranges, covered_at=None), more=left > 0)
+        for left, cut in zip(range(len(opened.planned) - 1, -1, -1), opened.planned, strict=True):
+            self.learn(cut, more=left > 0)
 
 
 def fill(world: World, first: int = 0, n: int = 40) -> None:

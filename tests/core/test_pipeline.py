@@ -23,8 +23,8 @@ def test_a_plain_name_is_allowed(name: str) -> None:
 
 def test_topics_are_named_after_the_pipeline() -> None:
     topics = Topics("p")
-    found = (topics.examples, topics.predictions, topics.rejected, topics.models, topics.alerts)
-    assert found == ("p.examples", "p.predictions", "p.rejected", "p.models", "p.alerts")
+    found = (topics.examples, topics.predictions, topics.rejected, topics.models, topics.alerts, topics.actions)
+    assert found == ("p.examples", "p.predictions", "p.rejected", "p.models", "p.alerts", "p.actions")
 
 
 @pytest.mark.parametrize(

@@ -1,197 +1,317 @@
-from collections import Counter, defaultdict
+"""Bins, counts and what is kept of them: by hand, in any order, and as bytes."""
+
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_trainer import reference
-from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
-from stream_trainer.reference import HISTOGRAM, MAX_SEGMENTS, MAX_WORDS, Bins, Reference
+from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Numeric, NumericLabel, Vector
+from stream_trainer.errors import Corrupt
+from stream_trainer.reference import LABEL, OUTPUT, OUTPUT_PROBABILITY, Bins, Learned, Reference, Segments
+from stream_trainer.reference.freezing import MAX_SEGMENTS, MAX_WORDS
+from stream_trainer.reference.learned import SLOTS, slot_hours
+from stream_trainer.reference.pseudo import signs
 from stream_trainer.schema import TIMESTAMP
 
 CONTRACT = Contract(
-    features=[Numeric("n", optional=True), Categorical("c", buckets=4, optional=True), Vector("v", 2)],
+    features=[Numeric("n", low=-4, high=9, optional=True), Categorical("c", buckets=4, optional=True), Vector("v", 2)],
     label=BinaryLabel("y"),
     key="k",
     event_time="t",
     segments=["s", "c"],
 )
 START = datetime(2026, 1, 1, tzinfo=UTC)
-BINS = Reference(
-    (
-        Bins(feature="n", edges=(0.0, 1.0), counts=(1, 1, 1, 0)),
-        Bins(feature="c", words=("a", "b"), counts=(1, 1, 1, 0)),
-        Bins(feature="v", edges=(2.0,), counts=(1, 1, 0)),
-    )
-)
-
+TYPES = {
+    "n": pa.float64(),
+    "c": pa.string(),
+    "v": pa.list_(pa.float64()),
+    "s": pa.string(),
+    "t": TIMESTAMP,
+    LABEL: pa.float64(),
+    OUTPUT: pa.list_(pa.float64()),
+}
 ROW = st.fixed_dictionaries(
     {
-        "n": st.none() | st.sampled_from([-5.0, 0.0, 0.5, 1.0, 7.0]),
-        "c": st.none() | st.sampled_from(["a", "b", "z"]),
+        "n": st.none() | st.sampled_from([-5.0, 0.0, 0.5, 1.0, 7.0, 12.0]),
+        "c": st.none() | st.sampled_from(["a", "b", "known", "z"]),
         "v": st.sampled_from([[0.0, 0.0], [3.0, 4.0]]),
         "s": st.none() | st.sampled_from(["x", "y"]),
         "t": st.integers(0, 300).map(lambda m: START + timedelta(minutes=m)),
+        LABEL: st.sampled_from([0.0, 1.0]),
+        OUTPUT: st.none() | st.sampled_from([[0.0], [0.42], [1.0]]),
     }
 )
 ROWS = st.lists(ROW, max_size=15)
-TYPES = {"n": pa.float64(), "c": pa.string(), "v": pa.list_(pa.float64()), "s": pa.string(), "t": TIMESTAMP}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    usual = {"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": "x", "t": START, LABEL: 1.0, OUTPUT: [0.5]}
+    return {**usual, **changes}
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, pa.Array]:
-    return {name: pa.array([row[name] for row in rows], kind) for name, kind in TYPES.items()}
+    return {name: pa.array([one[name] for one in rows], kind) for name, kind in TYPES.items()}
 
 
-def counted(rows: list[dict[str, Any]]) -> pa.Table:
-    given = columns(rows)
-    return reference.histogram(CONTRACT, BINS, given, given["t"])
-
-
-def cells(table: pa.Table) -> dict[tuple[Any, ...], tuple[int, float, float]]:
-    found = {
-        (r["hour"], r["feature"], r["segment"], r["bin"]): (r["count"], r["sum"], r["sum_of_squares"])
-        for r in table.to_pylist()
+def frozen_of(*edges: float) -> Reference:
+    """Few bins, chosen by hand."""
+    made = reference.freeze(CONTRACT, columns([row(n=float(i), v=[float(i), 0.0]) for i in range(3)]))
+    chosen: dict[str, dict[str, Any]] = {
+        "n": {"edges": edges, "counts": ()},
+        "c": {"words": ("a", "b"), "known": ("known",), "counts": ()},
+        "v": {"edges": (2.0,), "counts": ()},
     }
-    assert len(found) == table.num_rows
-    return found
+    bins = tuple(
+        Bins(**{**{f: getattr(b, f) for f in Bins.__dataclass_fields__}, **chosen.get(b.feature, {})})
+        for b in made.bins
+    )
+    return Reference(bins, (Segments("s", ("x",)), Segments("c", ("a", "b"))))
 
 
-def brute_force(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[int, float, float]]:
-    counts: Counter[tuple[Any, ...]] = Counter()
-    sums: defaultdict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for row in rows:
-        hour = row["t"].replace(minute=0)
-        n = row["n"]
-        norm = 5.0 if row["v"][0] else 0.0
-        n_bin = 3 if n is None else (n >= 0) + (n >= 1)
-        c_bin = {"a": 0, "b": 1, None: 3}.get(row["c"], 2)
-        found = [("n", n_bin, n or 0.0), ("c", c_bin, 0.0), ("v", int(norm >= 2), norm)]
-        for segment in ("", f"s={row['s'] or '*'}", f"c={row['c'] or '*'}"):
-            for feature, place, value in found:
-                key = (hour, feature, segment, place)
-                counts[key] += 1
-                sums[key].append(value)
-    return {k: (n, sum(sums[k]), sum(v * v for v in sums[k])) for k, n in counts.items()}
+BINS = frozen_of(0.0, 1.0)
 
 
-def close(first: dict[Any, Any], second: dict[Any, Any]) -> bool:
-    return first.keys() == second.keys() and all(second[k] == pytest.approx(v, abs=1e-9) for k, v in first.items())
+def counted(rows: list[dict[str, Any]]) -> reference.Coded:
+    return reference.coded(CONTRACT, BINS, columns(rows))
+
+
+def cells(rows: list[dict[str, Any]]) -> dict[tuple[str, str, int], int]:
+    found = counted(rows).count()[0]
+    return {
+        (feature, segment, i): int(count)
+        for (feature, segment), place in BINS.places.items()
+        for i, count in enumerate(found[place])
+        if count and not feature.startswith("_projection/")
+    }
+
+
+def by_hand(rows: list[dict[str, Any]]) -> dict[tuple[str, str, int], int]:
+    """Numbers: three bins (coarse: one), then below, above, NaN, infinite, missing. Words: two, other, unseen, missing."""
+    found: Counter[tuple[str, str, int]] = Counter()
+    for one in rows:
+        n, output = one["n"], one[OUTPUT]
+        fine = 7 if n is None else 3 if n < -4 else 4 if n > 9 else int(n >= 0) + int(n >= 1)
+        word = {"a": 0, "b": 1, "known": 2, "z": 3, None: 4}[one["c"]]
+        answered = 104 if output is None else min(99, int(output[0] * 100 + 1e-9))
+        norm = int(one["v"][0] > 0)
+        label = int(one[LABEL])
+        found.update([("n", "", fine), ("c", "", word), ("v", "", norm), (LABEL, "", label), (OUTPUT, "", answered)])
+        segments = f"s={'x' if one['s'] == 'x' else '*'}", f"c={one['c'] if one['c'] in ('a', 'b') else '*'}"
+        for segment in segments:
+            found[("n", segment, max(0, fine - 2))] += 1
+            found[("c", segment, word)] += 1
+            found[("v", segment, 0)] += 1
+            found[(LABEL, segment, label)] += 1
+            found[(OUTPUT, segment, answered // 16 if answered < 100 else answered - 100 + 7)] += 1
+    return dict(found)
 
 
 @given(ROWS)
 @settings(deadline=None, max_examples=50)
-def test_counts_and_sums_are_those_of_counting_by_hand(rows: list[dict[str, Any]]) -> None:
-    table = counted(rows)
-    assert table.schema == HISTOGRAM
-    assert close(cells(table), brute_force(rows))
+def test_counts_are_those_of_counting_by_hand(rows: list[dict[str, Any]]) -> None:
+    assert cells(rows) == by_hand(rows)
 
 
 @given(ROWS, ROWS, ROWS)
 @settings(deadline=None, max_examples=30)
-def test_merging_is_adding_in_any_order(a: list[Any], b: list[Any], c: list[Any]) -> None:
-    x, y, z = counted(a), counted(b), counted(c)
-    left = cells(reference.merge(reference.merge(x, y), z))
-    assert close(left, cells(reference.merge(x, reference.merge(z, y))))
-    assert close(left, brute_force([*a, *b, *c]))
-    assert close(cells(reference.merge(x, y)), cells(reference.merge(y, x)))
+def test_what_is_learned_adds_up_in_any_order_and_grouping_to_the_same_bytes(a: Any, b: Any, c: Any) -> None:
+    def learned(*batches: list[dict[str, Any]]) -> bytes:
+        found = Learned()
+        for rows in batches:
+            found = found.add(counted(rows), columns(rows)["t"], 48)
+        return found.to_bytes()
+
+    assert learned(a, b, c) == learned(c, a, b) == learned([*c, *b], a) == learned([*a, *b, *c][::-1])
 
 
-def test_merged_rows_are_sorted_and_the_same_bytes_each_time() -> None:
-    rows = [{"n": float(i), "c": "a", "v": [0.0, 1.0], "s": str(i % 3), "t": START} for i in range(9)]
-    first = reference.merge(counted(rows), counted(rows[::-1]))
-    assert first.equals(reference.merge(counted(rows), counted(rows[::-1])))
-    keys = list(cells(first))
-    assert keys == sorted(keys)
+@given(ROWS)
+@settings(deadline=None, max_examples=30)
+def test_groups_of_rows_add_up_to_all_rows(rows: list[dict[str, Any]]) -> None:
+    groups = np.arange(len(rows)) % 3
+    apart = counted(rows).count(groups, 3)
+    assert np.array_equal(apart.sum(0), counted(rows).count()[0])
+    coarse = counted(rows).count_coarse(groups - 1, 2)
+    kept = [one for one, group in zip(rows, groups.tolist(), strict=True) if group == 2]
+    assert np.array_equal(coarse[1], counted(kept).count_coarse(np.zeros(len(kept), np.int64), 1)[0])
 
 
-def test_only_the_newest_hours_are_kept() -> None:
-    rows = [{"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": "x", "t": START + timedelta(hours=h)} for h in range(5)]
-    kept = reference.merge(HISTOGRAM.empty_table(), counted(rows), hours=2)
-    assert set(kept.column("hour").to_pylist()) == {START + timedelta(hours=3), START + timedelta(hours=4)}
+@given(ROWS)
+@settings(deadline=None, max_examples=30)
+def test_counts_survive_being_packed(rows: list[dict[str, Any]]) -> None:
+    found = counted(rows).count()[0]
+    assert np.array_equal(reference.unpack(reference.pack(found), BINS.cells), found)
+
+
+@pytest.mark.parametrize("data", [b"x", reference.pack(np.ones(9, np.int64)), b"\xff" * 12])
+def test_bytes_that_are_no_counts_are_refused(data: bytes) -> None:
+    with pytest.raises(Corrupt):
+        reference.unpack(data, 8)
+
+
+def test_moments_are_those_of_the_known_values_and_one_absurd_value_moves_them_little() -> None:
+    rows = [row(n=float(v)) for v in (1, 2, 3)] + [row(n=None)]
+    found = reference.moments(BINS, counted(rows).count()[0], "n")
+    assert found.known == 3
+    assert found.mean == pytest.approx(2.0, abs=1e-3)
+    assert found.deviation == pytest.approx(np.std([1, 2, 3]), abs=2e-3)
+    absurd = reference.moments(BINS, counted([*rows, row(n=1e30)]).count()[0], "n")
+    assert absurd.known == 4
+    assert absurd.mean < 64 * BINS.of("n").spread
+    assert reference.moments(BINS, counted([row(n=None)]).count()[0], "n").known == 0
+
+
+def test_slots_are_few_and_only_the_newest_hours_are_kept() -> None:
+    rows = [row(t=START + timedelta(hours=h)) for h in range(400)]
+    for hours in (1, 2, 24, 48, 168, 1000):
+        kept = Learned().add(counted(rows), columns(rows)["t"], hours)
+        assert len(kept.slots) <= SLOTS + 1
+        told = kept.total(BINS)[BINS.places["n", ""]].sum()
+        assert min(400, hours) - slot_hours(hours) < told <= hours
+    assert Learned().add(counted(rows), columns(rows)["t"], 2).total(BINS)[BINS.places["n", ""]].sum() == 2
 
 
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)])
 def test_events_at_the_edge_of_the_calendar_are_counted(moment: datetime) -> None:
-    rows = [{"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": "x", "t": moment}]
-    kept = reference.merge(HISTOGRAM.empty_table(), counted(rows), hours=48)
-    assert set(kept.column("hour").to_pylist()) == {moment}
+    rows = [row(t=moment)]
+    kept = Learned().add(counted(rows), columns(rows)["t"], 168)
+    assert kept.total(BINS)[BINS.places["c", ""]].tolist() == [1, 0, 0, 0, 0]
+    assert Learned.from_bytes(kept.to_bytes(), BINS).equals(kept)
 
 
-def test_all_hours_add_up_to_one() -> None:
-    rows = [{"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": "x", "t": START + timedelta(hours=h)} for h in range(5)]
-    table = reference.over_hours(counted(rows))
-    assert set(table.column("hour").to_pylist()) == {START + timedelta(hours=4)}
-    assert pc.sum(table.column("count")).as_py() == 5 * 3 * 3
-    assert reference.over_hours(HISTOGRAM.empty_table()).num_rows == 0
+def test_what_was_learned_with_other_bins_is_corrupt() -> None:
+    rows = [row()]
+    data = Learned().add(counted(rows), columns(rows)["t"], 48).to_bytes()
+    for other in (None, Reference(BINS.bins[:1])):
+        with pytest.raises(Corrupt):
+            Learned.from_bytes(data, other)
+    with pytest.raises(Corrupt):
+        Learned.from_bytes(reference.table_to_bytes(pa.table({"hour": [1]})), BINS)
+    assert Learned.from_bytes(Learned().to_bytes(), None).slots == {}
 
 
-def test_a_segment_of_many_values_keeps_the_largest_and_counts_the_rest_together() -> None:
+def test_segments_that_are_not_among_the_largest_when_frozen_count_together() -> None:
     values = [f"v{i:03}" for i in range(200) for _ in range(2 if i < 10 else 1)]
-    rows = [{"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": v, "t": START} for v in values]
-    table = reference.merge(counted(rows), HISTOGRAM.empty_table())
-    names = {s for s in table.column("segment").to_pylist() if s.startswith("s=")}
-    assert len(names) == MAX_SEGMENTS
-    assert names >= {f"s=v{i:03}" for i in range(10)} | {"s=*"}
-    of_n = table.filter(pc.equal(table.column("feature"), "n"))
-    of_s = of_n.filter(pc.starts_with(of_n.column("segment"), "s="))
-    assert pc.sum(of_s.column("count")).as_py() == len(values)
+    made = reference.freeze(CONTRACT, columns([row(s=value) for value in values]))
+    [segments] = [s for s in made.segments if s.name == "s"]
+    assert len(segments.names) == MAX_SEGMENTS
+    assert segments.names[-1] == "s=*"
+    assert set(segments.values) >= {f"v{i:03}" for i in range(10)}
+    found = reference.coded(CONTRACT, made, columns([row(s="new"), row(s=None), row(s="v000")])).count()[0]
+    assert found[made.places["n", "s=*"]].sum() == 2
+    assert found[made.places["n", "s=v000"]].sum() == 1
 
 
-def test_no_rows_give_an_empty_histogram() -> None:
-    assert counted([]).num_rows == 0
+def test_no_rows_count_nothing() -> None:
+    assert not counted([]).count().any()
 
 
-def test_deciles_hold_a_tenth_each_and_missing_values_have_their_own_bin() -> None:
-    values = [float(v) for v in np.random.default_rng(0).normal(size=1000)]
-    rows = [{"n": v, "c": "a", "v": [v, 0.0], "s": "x", "t": START} for v in values]
-    rows += [{**rows[0], "n": None, "c": None}] * 7
-    numeric, category, vector = reference.freeze(CONTRACT, columns(rows)).bins
-    assert len(numeric.edges) == len(vector.edges) == 9
-    assert numeric.counts == (*[100] * 10, 7)
-    assert numeric.size == len(numeric.names) == 11
-    assert (category.words, category.counts) == (("a",), (1000, 0, 7))
-    assert len(numeric.sample) == len(category.sample_words) == 1007
+def test_bins_of_a_number_hold_the_same_share_each_and_the_odd_ones_have_bins_of_their_own() -> None:
+    values = np.random.default_rng(0).normal(size=1280)
+    rows = [row(n=float(v), v=[float(v), 0.0]) for v in values]
+    rows += [row(n=None, c=None)] * 7 + [row(n=float("inf"))] + [row(n=float("nan"))] + [row(n=-99.0)] + [row(n=99.0)]
+    made = reference.freeze(CONTRACT, columns(rows))
+    numeric, category, vector = made.bins[:3]
+    assert len(numeric.edges) == len(vector.edges) == 127
+    assert numeric.size == len(numeric.names) == len(numeric.counts) == 128 + 5
+    assert max(numeric.counts[:128]) <= 12
+    assert numeric.counts[128:] == (1, 1, 1, 1, 7)
+    assert numeric.coarse_size == len(numeric.coarse_names) == 8 + 5
+    assert (category.words, category.counts) == (("a",), (1284, 0, 0, 7))
+    assert len(numeric.sample) == len(category.sample_words) == 1291
     assert vector.sample == ()
 
 
 def test_a_constant_and_an_all_missing_column_can_be_frozen() -> None:
-    rows = [{"n": None, "c": None, "v": [1.0, 0.0], "s": "x", "t": START}] * 3
-    numeric, category, vector = reference.freeze(CONTRACT, columns(rows)).bins
+    made = reference.freeze(CONTRACT, columns([row(n=None, c=None, v=[1.0, 0.0])] * 3))
+    numeric, category, vector = made.bins[:3]
     assert numeric.counts[-1] == category.counts[-1] == 3
     assert vector.edges == (1.0,)
-    assert vector.counts == (0, 3, 0)
+    assert vector.counts[:2] == (0, 3)
 
 
 def test_only_the_most_frequent_words_get_a_bin() -> None:
-    words = [f"w{i:02}" for i in range(40)] + ["w39"] * 5
-    rows = [{"n": 0.0, "c": w, "v": [0.0, 0.0], "s": "x", "t": START} for w in words]
-    category = reference.freeze(CONTRACT, columns(rows)).bins[1]
+    words = [f"w{i:02}" for i in range(60)] + ["w59"] * 5
+    category = reference.freeze(CONTRACT, columns([row(c=word) for word in words])).of("c")
     assert len(category.words) == MAX_WORDS
-    assert category.words[0] == "w39"
-    assert category.counts[MAX_WORDS] == 40 - MAX_WORDS
-    assert category.names[-2:] == ("*", "missing")
+    assert category.words[0] == "w59"
+    assert category.counts[category.place("other")] == 60 - MAX_WORDS
+    assert category.assign(pa.array(["never"])).tolist() == [category.place("unseen")]
+    assert category.coarse_names == (*category.words[:7], "other", "unseen", "missing")
+    assert category.coarse[: MAX_WORDS + 1].max() == category.coarse[category.place("other")] == 7
+
+
+def test_a_word_of_the_vocabulary_is_never_unseen() -> None:
+    contract = Contract(
+        features=[Categorical("c", vocabulary=("a", "rare"))], label=BinaryLabel("y"), key="k", event_time="t"
+    )
+    made = reference.freeze(contract, {"c": pa.array(["a", "a"])})
+    assert made.of("c").assign(pa.array(["a", "rare", "foreign"])).tolist() == [0, 1, 2]
 
 
 def test_bins_are_closed_on_the_left() -> None:
-    assert BINS.bins[0].assign(pa.array([-0.1, 0.0, 0.9, 1.0, None])).tolist() == [0, 1, 1, 2, 3]
-    assert BINS.bins[0].names == ("[-inf, 0)", "[0, 1)", "[1, inf)", "missing")
+    assert BINS.of("n").assign(pa.array([-0.1, 0.0, 0.9, 1.0, None])).tolist() == [0, 1, 1, 2, 7]
+    assert BINS.of("n").names[:3] == ("[-inf, 0)", "[0, 1)", "[1, inf)")
+
+
+def test_labels_and_answers_of_every_kind_are_counted() -> None:
+    def contract(label: Any) -> Contract:
+        return Contract(features=[Numeric("n")], label=label, key="k", event_time="t")
+
+    given_classes = {
+        "n": pa.array([0.0, 1.0]),
+        LABEL: pa.array([2.0, 0.0]),
+        OUTPUT: pa.array([[0.1, 0.2, 0.7], None], TYPES[OUTPUT]),
+    }
+    classes = contract(ClassLabel("y", ["a", "b", "c"]))
+    made = reference.freeze(classes, given_classes)
+    assert made.of(LABEL).counts == (1, 0, 1, 0)
+    assert made.of(OUTPUT).counts == (0, 0, 1, 1)
+    assert made.of(OUTPUT_PROBABILITY).counts[70] == made.of(OUTPUT_PROBABILITY).counts[-1] == 1
+    numbers = {
+        "n": pa.array([0.0] * 256),
+        LABEL: pa.array([float(i) for i in range(256)]),
+        OUTPUT: pa.array([[0.0]] * 256, TYPES[OUTPUT]),
+    }
+    made = reference.freeze(contract(NumericLabel("y")), numbers)
+    # A model that has learned nothing answers 0 to all: the answer has the bins of the label.
+    assert made.of(OUTPUT).edges == made.of(LABEL).edges
+    assert len(made.of(LABEL).edges) == 127
+
+
+def test_directions_are_fixed_by_the_contract_and_need_two_numbers() -> None:
+    assert np.array_equal(signs(CONTRACT.fingerprint, 3), signs(CONTRACT.fingerprint, 3))
+    assert set(signs(CONTRACT.fingerprint, 3).ravel()) == {-1.0, 1.0}
+    assert [b.feature for b in BINS.bins if b.feature.startswith("_projection/")] == [
+        f"_projection/{i}" for i in range(8)
+    ]
+    alone = Contract(features=[Numeric("n")], label=BinaryLabel("y"), key="k", event_time="t")
+    assert {b.feature for b in reference.freeze(alone, {"n": pa.array([1.0, 2.0])}).bins} == {"n", LABEL, OUTPUT}
 
 
 @given(ROWS.filter(bool))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 def test_a_reference_survives_being_stored(rows: list[dict[str, Any]]) -> None:
     frozen = reference.freeze(CONTRACT, columns(rows))
     again = Reference.from_bytes(frozen.to_bytes())
     assert again == frozen
     assert again.to_bytes() == frozen.to_bytes()
+    assert again.without_samples().places == frozen.places
 
 
-def test_a_table_survives_being_stored() -> None:
-    table = counted([{"n": 0.0, "c": "a", "v": [0.0, 0.0], "s": "x", "t": START}])
-    assert reference.table_from_bytes(reference.table_to_bytes(table)).equals(table)
-    assert reference.table_from_bytes(reference.table_to_bytes(HISTOGRAM.empty_table())).schema == HISTOGRAM
+def test_a_reference_of_ten_bins_a_feature_is_outdated() -> None:
+    old = {
+        "feature": pa.array(["n"]),
+        "edges": pa.array([[0.0]]),
+        "words": pa.array([[]], pa.list_(pa.string())),
+        "counts": pa.array([[1, 1, 0]]),
+        "sample": pa.array([[0.0]]),
+        "sample_words": pa.array([[]], pa.list_(pa.string())),
+    }
+    with pytest.raises(reference.Outdated):
+        Reference.from_bytes(reference.table_to_bytes(pa.table(old)))

@@ -59,7 +59,17 @@ def test_every_schema_is_one(path: Path) -> None:
 
 def test_there_is_a_schema_for_each_format() -> None:
     names = {p.stem for p in FOLDER.glob("*.json")}
-    assert names >= {"example", "prediction", "rejected", "announcement", "alert", "manifest", "intent", "alias"}
+    assert names >= {
+        "example",
+        "prediction",
+        "rejected",
+        "announcement",
+        "alert",
+        "manifest",
+        "intent",
+        "alias",
+        "action",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +96,7 @@ def test_the_manifests_schema_names_the_fields_of_the_manifest() -> None:
     fields = set(Manifest.__struct_fields__)
     assert (set(schema["properties"]), set(schema["required"])) == (
         fields,
-        fields - {"checksum", "history", "signature"},
+        fields - {"checksum", "history", "signature", "actions", "asked", "acted_before"},
     )
 
 
@@ -122,7 +132,7 @@ def test_a_broken_manifest_does_not_fit(world: World, change: Change) -> None:
 def test_a_stored_intent_fits_and_a_broken_one_does_not(world: World) -> None:
     stored = json.loads(world.store.storage.get(f"flights/intents/{2:020d}/0.json"))
     check("intent", stored)
-    assert set(stored) == set(Intent.__struct_fields__)
+    assert set(stored) == set(Intent.__struct_fields__) - {"asked"}
     for change in ({"version": 0}, {"cut": -1}, {"ranges": {"t": {"0": [0, -1]}}}, {"more": 1}, {"run_id": ""}):
         assert not accepts("intent", stored | change)
     assert not accepts("intent", {k: v for k, v in stored.items() if k != "ranges"})
@@ -131,7 +141,8 @@ def test_a_stored_intent_fits_and_a_broken_one_does_not(world: World) -> None:
 def test_an_alias_fits_and_a_broken_one_does_not() -> None:
     alias = as_json(Alias(version=3, reason="better", by="me", at=NOW, hold=True))
     check("alias", alias)
-    assert set(alias) == set(Alias.__struct_fields__)
+    assert set(alias) == set(Alias.__struct_fields__) - {"action"}
+    check("alias", alias | {"action": "0" * 32})
     assert json.loads(manifests.canonical_json(alias)) == alias
     for change in ({"version": 0}, {"at": "yesterday"}, {"hold": 1}, {"more": 1}, {"promotion": "never"}):
         assert not accepts("alias", alias | change)

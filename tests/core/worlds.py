@@ -15,11 +15,11 @@ from stream_trainer.decode import ARROW_CONTENT_TYPE, decode
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage
 from stream_trainer.microbatch import CommitPolicy, Context
-from stream_trainer.offsets import Loss, Offsets
+from stream_trainer.offsets import Loss, Offsets, Ranges
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import ModelStore
-from stream_trainer.testing import MemoryOutbox
+from stream_trainer.testing import MemoryOutbox, MemoryRequests
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOPIC = "flights.examples"
@@ -192,6 +192,8 @@ def context_of(
     clock: Callable[[], datetime] = lambda: NOW,
     monotonic: Callable[[], float] = lambda: 0.0,
     policy: CommitPolicy | None = None,
+    requests: MemoryRequests | None = None,
+    reread: Callable[[Ranges], pa.Table] | None = None,
 ) -> Context:
     return Context(
         pipeline=pipeline,
@@ -202,7 +204,13 @@ def context_of(
         clock=clock,
         monotonic=monotonic,
         policy=policy or CommitPolicy(),
+        requests=requests or MemoryRequests(),
+        reread=reread or _unasked,
     )
+
+
+def _unasked(ranges: Ranges) -> pa.Table:
+    raise NotImplementedError
 
 
 def bits(lineage: Lineage) -> dict[str, bytes]:

@@ -8,11 +8,12 @@ from stream_trainer import offsets
 from stream_trainer.errors import Corrupt
 from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.outbox import rejected_key
+from stream_trainer.planning import acting_versions
 from stream_trainer.replay import replay
 from stream_trainer.store import ModelStore, Rows, Version
 from stream_trainer.store.store import TRAINER, WEIGHTS
 from stream_trainer.testing import ScriptedLog
-from tests.faults.scenario import KEEP, PIPELINE, script, sent_by, store_of
+from tests.faults.scenario import KEEP, PIPELINE, REQUESTS, script, sent_by, store_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def at_the_end(folder: Path, seed: int) -> list[str]:
     """What is wrong with a history that was learned to its end."""
     store, true = store_of(folder), truth(seed)
     versions = [store.read(number) for number in store.numbers()]
-    wrong = [*after_a_kill(folder), *_chain(versions), *_counts(versions, true)]
+    wrong = [*after_a_kill(folder), *_chain(versions), *_counts(versions, true), *_acts(store)]
     reached = versions[-1].manifest.next_offsets if versions else {}
     if not _between(true.needed, reached, true.end):
         wrong.append(f"the log ends at {true.end}, the lineage at {reached}")
@@ -77,6 +78,19 @@ def at_the_end(folder: Path, seed: int) -> list[str]:
         if "announced" in x and (x["announced"], x["sha256"]) not in known
     ]
     return wrong
+
+
+def _acts(store: ModelStore) -> list[str]:
+    """Everything that was asked was decided on once, and carried out."""
+    acts = [act for v in acting_versions(store, store.head()) for of in v.manifest.acts for act in of.acts]
+    wanted = {request.action_id for _, request in REQUESTS}
+    refused = [f"{act.asked.action.kind} was refused: {act.refused}" for act in acts if not act.is_done]
+    if sorted(act.asked.action_id for act in acts) != sorted(wanted):
+        return [
+            *refused,
+            f"{len(wanted)} actions were asked, decided on were {[act.asked.action.kind for act in acts]}",
+        ]
+    return refused
 
 
 def differences(folder: Path, undisturbed: Path) -> list[str]:

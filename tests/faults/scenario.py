@@ -7,18 +7,32 @@ folder: the store, what was sent to Kafka, and which cuts were fixed.
 import json
 import random
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline, Sgd, crashpoints
+from stream_trainer.acting import (
+    Action,
+    Asked,
+    Cause,
+    HoldPromotion,
+    RaiseLearningRate,
+    ReleasePromotion,
+    RollBack,
+    WarmRetrain,
+    id_of_alert,
+)
+from stream_trainer.acts import Read
 from stream_trainer.offsets import Offsets, Ranges
 from stream_trainer.outbox import rejected_key
+from stream_trainer.outside import Page
 from stream_trainer.settings import StoreSettings, TrainerSettings
 from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.storage import LocalStorage
-from stream_trainer.testing import Gap, MemoryOutbox, Poison, ScriptedLog, train
+from stream_trainer.testing import Gap, MemoryOutbox, MemoryRequests, Poison, ScriptedLog, train
 from stream_trainer.testing.log import Item
 from tests.faults import broken
 
@@ -95,6 +109,7 @@ def live(life: Life) -> None:
         log,
         store_folder(folder),
         outbox=FileOutbox(folder),
+        requests=TimedRequests(log),
         settings=settings,
         retention=KEEP,
         run_id=_run_id(folder),
@@ -146,10 +161,10 @@ class GrowingLog(ScriptedLog):
         super().__init__(PIPELINE, script(life.seed))
         self._grown = folder / "planned.jsonl"
         self._rng = random.Random() if life.live else None
-        self._asked: Offsets = {}
+        self.asked: Offsets = {}
 
     def next_cut(self, position: Offsets, most: int) -> tuple[Ranges, float | None] | None:
-        self._asked = position
+        self.asked = position
         if self._rng is not None:
             return super().next_cut(position, self._rng.randint(1, 2 * most))
         known = self._grown.read_text().splitlines() if self._grown.exists() else []
@@ -158,7 +173,39 @@ class GrowingLog(ScriptedLog):
     def fixed(self) -> None:
         """The intent of the cut that was asked for last is written."""
         with self._grown.open("a") as file:
-            file.write(_line(self._asked) + "\n")
+            file.write(_line(self.asked) + "\n")
+
+
+def _asked(action: Action) -> Asked:
+    at = datetime(2025, 12, 4, tzinfo=UTC)
+    cause = Cause(alert_key="drift/x", severity="critical", opened_at=at, since=at)
+    return Asked(action_id=id_of_alert("drift/x", at, action), action=action, by="monitor", asked_at=at, alert=cause)
+
+
+HOLD = _asked(HoldPromotion())
+# What is asked once so many offsets were learned: of every kind, and one of them twice.
+REQUESTS = (
+    (30, _asked(RaiseLearningRate(factor=4, rows=40))),
+    (60, HOLD),
+    (70, HOLD),
+    (120, _asked(ReleasePromotion(hold=HOLD.action_id))),
+    (150, _asked(WarmRetrain(records=60))),
+    (200, _asked(RollBack())),
+)
+
+
+class TimedRequests(MemoryRequests):
+    """`P.actions`, to which something is added whenever the trainer has come so far in the log."""
+
+    def __init__(self, log: GrowingLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def after(self, read: Read | None, most: int) -> Page:
+        learned = sum(sum(partitions.values()) for partitions in self._log.asked.values())
+        self.records.clear()
+        self.ask(*(request for since, request in REQUESTS if learned >= since))
+        return super().after(read, most)
 
 
 def _line(position: Offsets) -> str:

@@ -1,135 +1,112 @@
-"""The life of an alert: it opens late, repeats seldom, is resolved late, and is restored from its topic."""
+"""The records of `P.alerts`: their keys, their schema, and the open ones found again."""
 
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import msgspec
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 from jsonschema import Draft202012Validator
 
-from monitors.alerts import Alert, AlertPolicy, Evidence, Streak, WindowSpan, restore, step, with_report
-from monitors.drift import FeatureDrift, Verdict
+from monitors.alerts import Alert, WindowSpan, key_of, restore, with_report
+from monitors.findings import Against, Effect, Finding, Kind, Severity
 from stream_trainer.kafka import Message
 
 from .worlds import START
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "alert.json"
-POLICY = AlertPolicy(open_after=2, resolve_after=2, repeat_after=10)
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "alert.json").read_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
 
 
-def evidence(number: int) -> Evidence:
-    at = START + timedelta(minutes=number)
-    window = WindowSpan(start=at, end=at + timedelta(minutes=1), rows=2_000)
-    return Evidence(pipeline="flights", window=window, model_version=number + 1)
+def alert(**fields: object) -> Alert:
+    found = Alert(
+        alert_key="drift/learned/x",
+        pipeline="flights",
+        status="opened",
+        severity="warning",
+        feature="x",
+        statistic=12.0,
+        p_value=1e-9,
+        threshold=1e-6,
+        psi=0.2,
+        effect=Effect(psi=0.2, jensen_shannon=0.01, kolmogorov_smirnov=0.1, wasserstein=0.3),
+        windows=4,
+        window=WindowSpan(start=START, end=START + timedelta(minutes=20), rows=800),
+        since=START,
+        offsets={"P.predictions": {0: (10, 400), 1: (7, 417)}},
+        model_version=3,
+        opened_at=START + timedelta(minutes=20),
+        updated_at=START + timedelta(minutes=20),
+        message="moved",
+    )
+    return msgspec.structs.replace(found, **fields)
 
 
-def verdict(kind: Verdict, *, critical: bool = False) -> FeatureDrift:
-    return FeatureDrift(feature="x", verdict=kind, detail="moved", psi=0.3, critical=critical)
+def wire(one: Alert) -> object:
+    return json.loads(msgspec.json.encode(one))
 
 
-def walk(kinds: list[FeatureDrift]) -> list[tuple[int, Alert]]:
-    open_alerts: dict[str, Alert] = {}
-    streaks: dict[str, Streak] = {}
-    found = []
-    for number, one in enumerate(kinds):
-        open_alerts, streaks, events = step(open_alerts, streaks, [one], evidence(number), POLICY)
-        found += [(number, event) for event in events]
-    return found
+def message(key: str, value: object) -> Message:
+    return Message(key, value, 0, 0.0)
 
 
-DRIFT, QUIET, NOTHING = verdict("drift"), verdict("quiet"), verdict("insufficient data")
+@pytest.mark.parametrize(
+    ("finding", "key"),
+    [
+        (Finding(kind="drift", feature="x", against="learned", state="drift"), "drift/learned/x"),
+        (
+            Finding(kind="drift", feature="x", segment="at=JFK", against="baseline", state="drift"),
+            "drift/baseline/x/at=JFK",
+        ),
+        (Finding(kind="quality", feature="x", against="learned", state="drift"), "quality/x"),
+        (Finding(kind="quality", feature="x", against="baseline", state="drift"), "quality/x"),
+        (Finding(kind="prediction", feature="_output", against="learned", state="drift"), "prediction/_output"),
+        (Finding(kind="silence", feature="", against="limit", state="drift"), "silence"),
+        (Finding(kind="loss", feature="", segment="at=JFK", against="limit", state="drift"), "loss/at=JFK"),
+    ],
+)
+def test_a_key_says_what_it_is_about(finding: Finding, key: str) -> None:
+    assert key_of(finding) == key
+    VALIDATOR.validate(wire(alert(alert_key=key, kind=finding.kind, feature=finding.feature)))
 
 
-def test_an_alert_opens_at_the_second_drifted_window_and_is_resolved_at_the_second_quiet_one() -> None:
-    found = walk([QUIET, DRIFT, DRIFT, DRIFT, QUIET, DRIFT, QUIET, QUIET, QUIET])
+def test_the_schema_knows_every_field_and_every_word() -> None:
+    monitor = SCHEMA["$defs"]["monitor"]
+    words = {name: set(monitor["properties"][name]["enum"]) for name in ("kind", "against", "severity")}
 
-    assert [(n, e.status) for n, e in found] == [(2, "opened"), (7, "resolved")]
-    opened, resolved = (event for _, event in found)
-    assert opened.alert_key == resolved.alert_key == "drift/x"
-    assert resolved.opened_at == opened.opened_at == evidence(2).window.end
-    assert "version 3" in opened.message
-
-
-def test_one_drifted_window_is_not_enough() -> None:
-    assert walk([DRIFT, QUIET] * 20) == []
-
-
-def test_a_window_with_too_little_data_changes_nothing() -> None:
-    found = walk([DRIFT, NOTHING, NOTHING, DRIFT, QUIET, NOTHING, QUIET])
-
-    assert [(n, e.status) for n, e in found] == [(3, "opened"), (6, "resolved")]
+    assert set(monitor["required"]) == set(monitor["properties"]) == set(Alert.__struct_fields__)
+    assert words == {
+        "kind": set(get_args(Kind)),
+        "against": set(get_args(Against)),
+        "severity": set(get_args(Severity)),
+    }
+    assert set(monitor["properties"]["effect"]["required"]) == set(Effect.__struct_fields__)
 
 
-def test_a_lasting_alert_is_repeated_seldom() -> None:
-    found = walk([DRIFT] * 32)
-
-    assert [(n, e.status) for n, e in found] == [(1, "opened"), (11, "updated"), (21, "updated"), (31, "updated")]
-
-
-def test_a_change_of_severity_is_told_at_once() -> None:
-    found = walk([DRIFT, DRIFT, verdict("drift", critical=True), verdict("drift", critical=True)])
-
-    assert [(n, e.status, e.severity) for n, e in found] == [(1, "opened", "warning"), (2, "updated", "critical")]
-
-
-@given(st.lists(st.sampled_from([DRIFT, QUIET, NOTHING, verdict("drift", critical=True)]), max_size=60))
-def test_a_life_is_opened_updates_resolved_in_that_order(kinds: list[FeatureDrift]) -> None:
-    is_open = False
-    for _, event in walk(kinds):
-        assert (event.status == "opened") != is_open
-        is_open = event.status != "resolved"
-        assert event.updated_at >= event.opened_at
-
-
-@given(st.lists(st.sampled_from([DRIFT, QUIET, NOTHING]), max_size=40))
-def test_two_quiet_windows_always_end_an_alert(kinds: list[FeatureDrift]) -> None:
-    found = walk([*kinds, QUIET, QUIET])
-
-    assert not found or found[-1][1].status == "resolved"
-
-
-def test_a_window_judged_again_yields_the_same_events() -> None:
-    open_alerts, streaks, _ = step({}, {}, [DRIFT], evidence(0), POLICY)
-    once = step(open_alerts, streaks, [DRIFT], evidence(1), POLICY)
-
-    assert step(open_alerts, streaks, [DRIFT], evidence(1), POLICY) == once
-    # The event had reached the topic before the crash: the alert is open, and does not open again.
-    assert step(once[0], streaks, [DRIFT], evidence(1), POLICY)[2] == []
-
-
-def test_a_report_is_added_only_to_the_alert_it_was_made_for() -> None:
-    [(_, opened)] = walk([DRIFT, DRIFT])
-    held = {opened.alert_key: opened}
-
-    updated = with_report(held, "drift/x", opened.opened_at, "report.html")
-    assert updated is not None
-    assert (updated.status, updated.report) == ("updated", "report.html")
-    assert with_report(held, "drift/x", opened.opened_at + timedelta(1), "report.html") is None
-    assert with_report({}, "drift/x", opened.opened_at, "report.html") is None
+@pytest.mark.parametrize("wrong", [{"p_value": 1.5}, {"severity": "fatal"}, {"alert_key": "gate/x"}, {"windows": 0}])
+def test_the_schema_refuses_what_is_no_alert(wrong: dict[str, object]) -> None:
+    VALIDATOR.validate(wire(alert()))
+    assert list(VALIDATOR.iter_errors(wire(alert(**wrong))))
 
 
 def test_open_alerts_are_restored_from_the_newest_record_of_each_key() -> None:
-    events = [event for _, event in walk([DRIFT, DRIFT, QUIET, QUIET, DRIFT, DRIFT])]
-    other = msgspec.structs.replace(events[0], alert_key="drift/y", feature="y")
-    log = [*events, other, msgspec.structs.replace(other, status="resolved")]
-    messages = [_message(alert.alert_key, msgspec.to_builtins(alert)) for alert in log]
-    messages += [_message("quality/auc", {"kind": "quality"}), _message("drift/z", {"status": "opened"})]
-    messages += [_message("drift/gone", None)]
+    x, y = alert(), alert(alert_key="quality/y", kind="quality", feature="y")
+    newer = msgspec.structs.replace(x, status="updated", severity="critical")
+    log = [x, y, newer, msgspec.structs.replace(y, status="resolved")]
+    messages = [message(one.alert_key, wire(one)) for one in log]
+    messages += [message("gate/loss_jump", {"kind": "gate"}), message("drift/learned/z", {"status": "opened"})]
+    messages += [message("drift/learned/gone", None)]
 
-    assert restore(messages) == {"drift/x": events[-1]}
-
-
-def _message(key: str, value: object) -> Message:
-    return Message(key, json.loads(msgspec.json.encode(value)), 0, 0.0)
+    assert restore(messages) == {"drift/learned/x": newer}
 
 
-def test_every_event_is_described_by_the_schema() -> None:
-    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
-    events = [event for _, event in walk([DRIFT] * 15 + [QUIET, QUIET])]
+def test_a_report_is_added_only_to_the_alert_it_was_made_for() -> None:
+    opened = alert()
+    held = {opened.alert_key: opened}
 
-    assert {event.status for event in events} == {"opened", "updated", "resolved"}
-    for event in events:
-        validator.validate(json.loads(msgspec.json.encode(event)))
-    assert set(json.loads(SCHEMA.read_text())["$defs"]["drift"]["required"]) == set(Alert.__struct_fields__)
+    updated = with_report(held, opened.alert_key, opened.opened_at, "report.html", "#x")
+    assert updated is not None
+    assert (updated.status, updated.report, updated.plot) == ("updated", "report.html", "#x")
+    assert with_report(held, opened.alert_key, opened.opened_at + timedelta(1), "report.html") is None
+    assert with_report({}, opened.alert_key, opened.opened_at, "report.html") is None

@@ -3,25 +3,43 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from monitors.alerts import Alert
 from monitors.baseline import Baselines
-from monitors.batch import Monitor, Policies
+from monitors.batch import Monitor
+from monitors.history import History, WindowRecord
 from monitors.reports import Job, Outcome, Reports
 from monitors.state import StateFiles
 from monitors.status import Metrics
-from monitors.summary import Summarise, Summary
+from monitors.summary import SUPPORT, Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
-from stream_trainer.settings import MonitorSettings
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
 
-from .worlds import commit_version, features, frozen, pipeline, records, settings, store_with_reference
+from .worlds import (
+    EXAMPLES,
+    START,
+    WINDOW,
+    WINDOW_ROWS,
+    commit_version,
+    example,
+    features,
+    frozen,
+    kafka,
+    pipeline,
+    record,
+    records,
+    settings,
+    store_with_reference,
+)
 
-WINDOW = MonitorSettings(window_rows=500)
+KEY = "drift/learned/distance"
 
 
 class NoReports(Reports):
@@ -52,34 +70,48 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self) -> Monitor:
-        of = settings(self.folder, monitor=WINDOW)
+    def start(self, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
+        storage = LocalStorage(self.folder / "checkpoint")
         return Monitor(
             pipeline("flights"),
-            Policies.of(of.monitor),
-            baselines=Baselines(open_store(of, "flights")),
-            states=StateFiles(LocalStorage(self.folder / "checkpoint")),
+            baselines=Baselines(open_store(settings(self.folder), "flights")),
+            states=StateFiles(storage),
+            history=History(storage),
             publish=self._publish,
             reports=self.reports,
             report_folder=self.folder / "reports",
             metrics=self.metrics,
             open_alerts={key: alert for key, alert in newest.items() if alert.status != "resolved"},
+            **changes,
         )
 
-    def batch(self, rows: int, *, shift: float = 0.0) -> Callable[[Summarise], list[Summary]]:
-        values = records(features(self.rng, rows, shift=shift), self.rows)
+    def values(self, rows: int, *, shift: float = 0.0, **changes: Any) -> list[bytes]:
+        values = features(self.rng, rows, shift=shift)
         self.rows += rows
-        return lambda worker: [worker.of(values)]
+        return [record(self.rows - rows + i, value, **changes) for i, value in enumerate(values)]
 
-    def statuses(self) -> list[tuple[str, str]]:
-        return [(alert.alert_key, alert.status) for alert in self.published]
+    def batch(self, rows: int, *, shift: float = 0.0, **changes: Any) -> Callable[[Summarise], list[Summary]]:
+        return read(kafka(self.values(rows, shift=shift, **changes), offset=self.rows))
+
+    def statuses(self, key: str = KEY) -> list[str]:
+        return [alert.status for alert in self.published if alert.alert_key == key]
+
+    def history(self) -> Sequence[WindowRecord]:
+        return History(LocalStorage(self.folder / "checkpoint")).newest(100)
+
+    def closed(self, closing: str = "predictions") -> float:
+        return self.metrics.value("windows_total", closing=closing)
 
     def _publish(self, alerts: Sequence[Alert]) -> None:
         if self.broker_is_down:
             raise BrokerUnavailable("down")
         self.published += alerts
+
+
+def read(batch: pa.RecordBatch) -> Callable[[Summarise], list[Summary]]:
+    return lambda worker: [worker.of(batch)]
 
 
 @pytest.fixture
@@ -91,125 +123,223 @@ def world(tmp_path: Path) -> World:
 
 def test_a_shifted_feature_opens_one_alert_that_ends_when_it_is_back(world: World) -> None:
     monitor = world.start()
-    for number, shift in enumerate([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]):
-        monitor.run(number, world.batch(500, shift=shift))
+    for number, shift in enumerate([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=shift))
 
-    assert world.statuses() == [("drift/distance", "opened"), ("drift/distance", "resolved")]
-    assert world.metrics.value("windows_total", closing="full") == 7
-    assert world.metrics.value("rows_total") == 3_500
-    assert world.metrics.value("open_alerts") == 0
+    assert world.statuses() == ["opened", "resolved"]
+    opened = next(alert for alert in world.published if alert.alert_key == KEY)
+    assert (opened.feature, opened.severity, opened.model_version) == ("distance", "critical", 1)
+    assert (opened.window.start, opened.window.rows) == (START + 2 * WINDOW, WINDOW_ROWS)
+    assert opened.offsets["flights.predictions"][0][1] > 2 * WINDOW_ROWS
+    assert {a.feature.partition("/")[0] for a in world.published} <= {"distance", "_projection"}
+    assert world.closed() == 7
+    assert world.metrics.value("rows_total") == world.rows
     assert len(world.reports.asked) == 1
+
+
+def test_the_history_says_what_each_window_was_and_held(world: World) -> None:
+    monitor = world.start()
+    for number in range(2):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+    monitor.run(2, world.batch(SUPPORT))
+
+    first, second = world.history()
+    assert (first.start, second.start, second.end) == (START, START + WINDOW, START + 2 * WINDOW)
+    assert (first.rows, first.versions, first.late) == (WINDOW_ROWS, (1, 1), 0)
+    assert {f.state for f in first.findings} <= {"quiet", "not enough data"}
+    assert {(f.feature, f.against) for f in first.findings} >= {("distance", "learned"), ("distance", "baseline")}
+    [distance] = [curve for curve in first.curves if curve.feature == "distance"]
+    assert sum(distance.window) == WINDOW_ROWS
+    assert sum(distance.baseline) == 2_000
+    assert sum(distance.learned) == 4_000
+    assert len(distance.bins) == len(distance.window) == 13
+
+
+def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
+    monitor = world.start()
+    values = features(world.rng, 2 * WINDOW_ROWS + SUPPORT)
+    labelled = [example(i, value, label=int(i % 10 == 0)) for i, value in enumerate(values)]
+    monitor.run(0, world.batch(WINDOW_ROWS + SUPPORT))
+    monitor.run(1, read(kafka(labelled, topic=EXAMPLES)))
+
+    assert world.statuses("label/_label") == ["opened"]
+    first = world.history()[0]
+    assert first.rows == WINDOW_ROWS
+    assert {"drift", "label"} <= {finding.kind for finding in first.findings}
+    assert set(first.offsets) == {"flights.predictions", EXAMPLES}
+    assert "log_loss" in first.scores
+    assert world.closed("labels") == 2
+
+
+def test_f40_late_and_out_of_order_predictions_count_in_the_window_of_their_event(world: World) -> None:
+    values = world.values(2 * WINDOW_ROWS + SUPPORT)
+    shuffled = [values[i] for i in world.rng.permutation(len(values))]
+    skewed = record(0, features(world.rng, 1)[0], event_time=None, requested_at=START + 2000 * WINDOW)
+    monitor = world.start()
+    monitor.run(0, read(kafka([*shuffled, skewed])))
+    monitor.run(1, read(kafka(values[:7])))
+    monitor.run(2, world.batch(WINDOW_ROWS))
+
+    assert [(w.rows, w.late) for w in world.history()] == [(WINDOW_ROWS, 0), (WINDOW_ROWS, 0), (WINDOW_ROWS, 7)]
+    assert world.metrics.value("late_rows_total") == 7
+
+
+def test_f40_windows_do_not_depend_on_the_batches(tmp_path: Path) -> None:
+    found = []
+    for name, pieces in (("one", 1), ("many", 11)):
+        world = World(tmp_path / name)
+        store_with_reference(settings(world.folder), "flights", world.rng)
+        values = world.values(3 * WINDOW_ROWS, shift=0.2)
+        size = -(-len(values) // pieces)
+        monitor = world.start()
+        for number in range(pieces):
+            monitor.run(number, read(kafka(values[number * size : (number + 1) * size], offset=number * size)))
+        found.append((world.history(), world.published))
+    assert found[0] == found[1]
+
+
+def test_f38_a_kill_between_alert_and_state_sends_the_same_event_under_the_same_key(world: World) -> None:
+    monitor = world.start()
+    monitor.run(0, world.batch(WINDOW_ROWS, shift=1.0))
+    batch = world.batch(SUPPORT, shift=1.0)
+
+    class Killed(Exception):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StateFiles, "save", killed)
+        with pytest.raises(Killed):
+            monitor.run(1, batch)
+    before = list(world.published)
+    world.published = []
+    world.start().run(1, batch)
+
+    assert KEY in {alert.alert_key for alert in before}
+    assert [msgspec.json.encode(a) for a in world.published] == [msgspec.json.encode(a) for a in before]
+
+
+def test_f39_windows_of_versions_that_cannot_be_compared_are_not_enough_data(world: World) -> None:
+    store = open_store(settings(world.folder), "flights")
+    commit_version(store, 2, *frozen(np.random.default_rng(7)))
+    for path in (world.folder / "models").rglob("versions/*1/*/learned.arrow"):
+        path.write_bytes(b"torn")
+    monitor = world.start()
+    monitor.run(0, world.batch(WINDOW_ROWS, shift=2.0, model_version=1))
+    monitor.run(1, world.batch(WINDOW_ROWS, shift=2.0, model_version=77))
+    monitor.run(2, world.batch(SUPPORT))
+
+    assert world.statuses() == []
+    for window in world.history():
+        assert {f.state for f in window.findings if f.against == "learned" and f.feature} == {"not enough data"}
+
+
+def test_f39_columns_without_values_and_constant_ones_are_neither_drift_nor_a_crash(world: World) -> None:
+    monitor = world.start()
+    values = [{"distance": 1.0, "place": [0.0, 0.0]} for _ in range(40)]
+    monitor.run(0, read(kafka(records(values))))
+    world.rows = WINDOW_ROWS
+    monitor.run(1, world.batch(SUPPORT))
+
+    [window] = world.history()
+    assert {f.state for f in window.findings if f.kind == "drift"} == {"not enough data"}
 
 
 def test_a_report_that_was_written_is_added_to_the_open_alert(world: World) -> None:
     monitor = world.start()
     for number in range(2):
-        monitor.run(number, world.batch(500, shift=1.0))
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
     [job] = world.reports.asked
     world.reports.outcome = Outcome(job, True, "")
     monitor.run(2, world.batch(10))
 
-    assert world.statuses() == [("drift/distance", "opened"), ("drift/distance", "updated")]
+    assert world.statuses() == ["opened", "updated"]
     assert world.published[-1].report == str(job.out)
-    assert job.out.name.startswith("drift-distance-")
 
 
 def test_a_failed_report_disturbs_nothing(world: World) -> None:
     monitor = world.start()
     for number in range(2):
-        monitor.run(number, world.batch(500, shift=1.0))
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
     world.reports.outcome = Outcome(world.reports.asked[0], False, "exit -14")
-    monitor.run(2, world.batch(500, shift=1.0))
+    monitor.run(2, world.batch(WINDOW_ROWS, shift=1.0))
 
-    assert world.statuses() == [("drift/distance", "opened")]
+    assert world.statuses() == ["opened"]
     assert world.metrics.value("reports_total", outcome="failed") == 1
 
 
 def test_an_open_window_survives_a_restart(world: World) -> None:
     world.start().run(0, world.batch(300))
-    restarted = world.start()
-    restarted.run(1, world.batch(200))
+    world.start().run(1, world.batch(200 + SUPPORT))
 
-    assert world.metrics.value("windows_total", closing="full") == 1
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS]
 
 
-def test_a_batch_that_comes_back_is_counted_once_and_publishes_no_second_opening(world: World) -> None:
+def test_a_batch_that_comes_back_is_counted_once(world: World) -> None:
     monitor = world.start()
-    batches = [world.batch(500, shift=1.0) for _ in range(3)]
+    batches = [world.batch(WINDOW_ROWS, shift=1.0) for _ in range(3)]
     for number, batch in enumerate(batches[:2]):
         monitor.run(number, batch)
     restarted = world.start()
     restarted.run(1, batches[1])
     restarted.run(2, batches[2])
 
-    assert world.statuses() == [("drift/distance", "opened")]
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS] * 2
+    keys = {alert.alert_key for alert in world.published}
+    assert len({(a.alert_key, a.opened_at) for a in world.published}) == len(keys)
 
 
 def test_a_batch_that_could_not_publish_publishes_when_it_comes_back(world: World) -> None:
     monitor = world.start()
-    monitor.run(0, world.batch(500, shift=1.0))
-    batch, world.broker_is_down = world.batch(500, shift=1.0), True
+    monitor.run(0, world.batch(WINDOW_ROWS, shift=1.0))
+    batch, world.broker_is_down = world.batch(WINDOW_ROWS, shift=1.0), True
     with pytest.raises(BrokerUnavailable):
         monitor.run(1, batch)
     world.broker_is_down = False
     world.start().run(1, batch)
 
-    assert world.statuses() == [("drift/distance", "opened")]
+    assert world.statuses() == ["opened"]
 
 
 def test_without_a_reference_rows_are_only_counted_until_one_is_frozen(tmp_path: Path) -> None:
     world = World(tmp_path)
     monitor = world.start()
-    monitor.run(0, world.batch(600))
-    store = open_store(settings(tmp_path), "flights")
-    commit_version(store, 1, None, None)
-    monitor.run(1, world.batch(600))
-    assert world.metrics.value("windows_total", closing="full") == 0
-    commit_version(store, 2, *frozen(world.rng))
-    monitor.run(2, world.batch(600))
+    monitor.run(0, world.batch(WINDOW_ROWS))
+    commit_version(open_store(settings(tmp_path), "flights"), 1, *frozen(world.rng))
+    for number in range(1, 4):
+        monitor.run(number, world.batch(WINDOW_ROWS))
 
-    assert world.metrics.value("rows_total") == 1_800
-    # Version 1, which they name, had no bins: the newest one stands in for it.
-    assert world.metrics.value("windows_total", closing="full") == 1
+    windows = world.history()
+    assert [window.rows for window in windows] == [WINDOW_ROWS] * 3
+    assert {f.state for f in windows[0].findings} <= {"not enough data"}
+    assert "quiet" in {f.state for f in windows[2].findings}
 
 
-def test_a_damaged_version_is_passed_over_for_the_newest(world: World) -> None:
-    store = open_store(settings(world.folder), "flights")
-    reference, learned = frozen(np.random.default_rng(5))
-    commit_version(store, 2, reference, learned)
-    for path in (world.folder / "models").rglob("versions/*1/*/learned.arrow"):
-        path.write_bytes(b"torn")
-    monitor = world.start()
-    monitor.run(0, world.batch(500))
-    monitor.run(1, world.batch(500))
-
-    assert world.metrics.value("verdicts_total", verdict="drift") == 0
-    assert world.metrics.value("windows_total", closing="full") == 2
-
-
-def test_a_window_waits_for_a_store_that_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_wait_for_a_store_that_does_not_answer(world: World) -> None:
     monitor = world.start()
     monitor.run(0, world.batch(100))
 
     def silent(*_: object) -> None:
         raise StoreUnavailable("no answer")
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Baselines, "of", silent)
-        monitor.run(1, world.batch(500))
-    assert world.metrics.value("windows_total", closing="full") == 0
-    monitor.run(2, world.batch(1))
+        monitor.run(1, world.batch(2 * WINDOW_ROWS))
+    assert world.closed() == 0
+    world.start().run(2, world.batch(1))
 
-    assert world.metrics.value("windows_total", closing="full") == 1
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS] * 2
 
 
-def test_unreadable_state_costs_a_window_and_nothing_else(world: World) -> None:
+def test_unreadable_state_costs_the_open_windows_and_nothing_else(world: World) -> None:
     world.start().run(0, world.batch(300))
-    for path in (world.folder / "checkpoint").rglob("*.msgpack"):
+    for path in (world.folder / "checkpoint/state").rglob("*.msgpack"):
         path.write_bytes(b"torn")
-    world.start().run(1, world.batch(300))
+    world.start().run(1, world.batch(WINDOW_ROWS))
 
-    assert world.metrics.value("windows_total", closing="full") == 0
+    assert [window.rows for window in world.history()] == [200]
 
 
 def test_only_the_last_two_states_are_kept(world: World) -> None:
@@ -217,4 +347,16 @@ def test_only_the_last_two_states_are_kept(world: World) -> None:
     for number in range(5):
         monitor.run(number, world.batch(10))
 
-    assert len(list((world.folder / "checkpoint").rglob("*.msgpack"))) == 2
+    assert len(list((world.folder / "checkpoint/state").rglob("*.msgpack"))) == 2
+
+
+def test_what_explains_and_what_acts_is_told(world: World) -> None:
+    acted: list[Alert] = []
+    monitor = world.start(
+        explain=lambda findings, window, compared: [msgspec.structs.replace(f, weight=0.25) for f in findings],
+        act=acted.extend,
+    )
+    for number in range(2):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert acted == world.published
+    assert {alert.weight for alert in acted} == {0.25}

@@ -13,6 +13,7 @@ import pytest
 
 from infra.broker import BrokerInfo
 from monitors.alert_log import open_alerts
+from monitors.findings import Severity
 from monitors.forwarding import PATH, Forwarder, Record
 from monitors.outgoing import Failed
 from monitors.query import _publisher
@@ -78,8 +79,8 @@ class MemoryLog:
             self.records.append((key.encode(), raw))
             self._changed.notify_all()
 
-    def alert(self, key: str, status: str) -> None:
-        self.write(key, {"alert_key": key, "status": status, "n": len(self.records)})
+    def alert(self, key: str, status: str, **fields: str) -> None:
+        self.write(key, {"alert_key": key, "status": status, "n": len(self.records), **fields})
 
     def ends(self) -> dict[int, int]:
         return {0: len(self.records)}
@@ -108,12 +109,12 @@ class World:
         self.storage = LocalStorage(folder)
 
     @contextmanager
-    def forwarding(self, posted: Posted, pause: float = 0.0) -> Iterator[None]:
+    def forwarding(self, posted: Posted, pause: float = 0.0, least: Severity = "info") -> Iterator[None]:
         @contextmanager
         def opened() -> Iterator[MemoryLog]:
             yield self.log
 
-        forwarder = Forwarder(opened, posted.webhook(pause), self.storage, again_seconds=0.0)
+        forwarder = Forwarder(opened, posted.webhook(pause), self.storage, least=least, again_seconds=0.0)
         forwarder.start()
         try:
             yield
@@ -210,6 +211,50 @@ def test_tombstones_and_what_is_no_alert_are_passed_over(world: World) -> None:
             world.log.write("x", value)
         world.log.alert("a", "opened")
         assert posted.wait(posted=1) == ["a opened"]
+
+
+def test_what_is_less_severe_than_asked_for_is_not_posted_until_it_is_worse_and_then_to_its_end(world: World) -> None:
+    first, second = Posted(), Posted()
+    world.log.alert("old", "opened", severity="info")
+    with world.forwarding(first, least="warning"):
+        wait_for_position(world)
+        world.log.alert("small", "opened", severity="info")
+        world.log.alert("grows", "opened", severity="info")
+        world.log.alert("grows", "updated", severity="warning")
+        world.log.alert("small", "resolved", severity="info")
+        world.log.alert("unnamed", "opened")
+        assert first.wait(posted=2) == ["grows updated", "unnamed opened"]
+    world.log.alert("grows", "updated", severity="info")
+    world.log.alert("grows", "resolved", severity="info")
+    world.log.alert("grows", "opened", severity="info")
+    world.log.alert("end", "opened", severity="critical")
+    with world.forwarding(second, least="warning"):
+        assert second.wait(posted=3) == ["grows updated", "grows resolved", "end opened"]
+    assert first.outcomes == ["delivered"] * 2
+
+
+def test_what_is_open_the_first_time_is_posted_when_it_is_severe_enough(world: World) -> None:
+    world.log.alert("small", "opened", severity="warning")
+    world.log.alert("large", "opened", severity="critical")
+    posted = Posted()
+    with world.forwarding(posted, least="critical"):
+        assert posted.wait(posted=1) == ["large opened"]
+        world.log.alert("large", "resolved", severity="critical")
+        assert posted.wait(posted=2) == ["large opened", "large resolved"]
+
+
+def test_f38_a_crash_between_posting_and_noting_it_posts_again_under_the_same_id(world: World) -> None:
+    first, second = Posted(), Posted()
+    with world.forwarding(Posted()):
+        wait_for_position(world)
+    before = world.storage.get(PATH)
+    world.log.alert("a", "opened", severity="critical")
+    with world.forwarding(first):
+        first.wait(posted=1)
+    world.storage.put(PATH, before)
+    with world.forwarding(second):
+        assert second.wait(posted=1) == ["a opened"]
+    assert first.ids == second.ids
 
 
 def test_alerts_of_the_trainer_and_of_the_monitor_are_posted_alike(broker: BrokerInfo, tmp_path: Path) -> None:

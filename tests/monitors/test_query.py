@@ -17,18 +17,20 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from infra.broker import BrokerInfo
-from monitors.query import MonitorQuery, start_monitor
+from monitors.history import History, WindowRecord
+from monitors.query import MonitorQuery, checkpoint_url, start_monitor
 from stream_trainer.alerts import damage_alert
 from stream_trainer.kafka import ControlProducer, Message, client_options, read_all
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, MonitorSettings, Settings
+from stream_trainer.store.storage import open_storage
 from tests.security.test_webhook import plain, receiver
 
 from .test_alerts import SCHEMA
-from .worlds import features, pipeline, records, settings, store_with_reference
+from .worlds import WINDOW_ROWS, example, features, pipeline, records, settings, store_with_reference
 
 SECONDS = 90.0
-WINDOW_ROWS = 500
+KEY = "drift/learned/distance"
 
 
 @dataclass
@@ -55,15 +57,19 @@ class Live:
             future.get(10)
 
     def window(self, shift: float = 0.0) -> None:
-        """One window's worth, and wait until it was judged."""
+        """One window's worth, and wait until it was counted; it is judged with the first rows of the next one."""
         assert self.running is not None
-        before = self.windows()
+        read = self.running.metrics.value("rows_total")
         self.predict(WINDOW_ROWS, shift=shift)
-        self.until(lambda: self.windows() > before)
+        self.until(lambda: self.read() >= read + WINDOW_ROWS)
 
-    def windows(self) -> float:
+    def read(self) -> float:
         assert self.running is not None
-        return self.running.metrics.value("windows_total", closing="full")
+        return self.running.metrics.value("rows_total")
+
+    def closed(self) -> float:
+        assert self.running is not None
+        return self.running.metrics.value("windows_total", closing="predictions")
 
     def until(self, true: Callable[[], bool]) -> None:
         assert self.running is not None
@@ -75,7 +81,12 @@ class Live:
             tick.wait(0.1)
 
     def alerts(self) -> list[Message]:
-        return read_all(self.settings.kafka, self.pipeline.topics.alerts)
+        """Those of the feature that is moved."""
+        found = read_all(self.settings.kafka, self.pipeline.topics.alerts)
+        return [message for message in found if message.key == KEY]
+
+    def history(self) -> list[WindowRecord]:
+        return list(History(open_storage(checkpoint_url(self.pipeline, self.settings), self.settings.store)).newest(9))
 
 
 @pytest.fixture
@@ -85,7 +96,7 @@ def live(spark: SparkSession, broker: BrokerInfo, tmp_path: Path, monkeypatch: p
     of = settings(
         tmp_path,
         kafka=KafkaSettings(bootstrap_servers=broker.bootstrap_servers),
-        monitor=MonitorSettings(window_rows=WINDOW_ROWS, report_rows=200),
+        monitor=MonitorSettings(report_rows=200),
     )
     rng = np.random.default_rng(11)
     store_with_reference(of, name, rng)
@@ -103,8 +114,10 @@ def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pyte
     live.window()
     for _ in range(2):
         live.window(shift=1.5)
+    live.until(lambda: bool(live.alerts()))
     [opened] = live.alerts()
-    assert (opened.key, opened.value["status"]) == ("drift/distance", "opened")
+    assert opened.value["status"] == "opened"
+    assert opened.value["window"]["rows"] == WINDOW_ROWS
     assert running.metrics.value("skipped_rows_total", reason="invalid_json") == 1
 
     def reported() -> bool:
@@ -112,7 +125,6 @@ def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pyte
         return running.metrics.value("reports_total", outcome="written") == 1
 
     live.until(reported)
-    live.window(shift=1.5)
     updated = live.alerts()[-1]
     assert updated.value["status"] == "updated"
     assert "distance" in Path(updated.value["report"]).read_text()
@@ -123,29 +135,42 @@ def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pyte
         live.window()
     last = [m.value["status"] for m in live.alerts()]
     assert last == ["opened", "updated", "resolved"]
-    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+    validator = Draft202012Validator(SCHEMA)
     for message in live.alerts():
         validator.validate(message.value)
-    assert [r.getMessage().split(" (")[0] for r in caplog.records if r.getMessage().startswith("alert ")] == [
-        f"alert drift/distance {status}" for status in last
-    ]
+    said = [r.getMessage().split(" (")[0] for r in caplog.records if r.getMessage().startswith(f"alert {KEY} ")]
+    assert said == [f"alert {KEY} {status}" for status in last]
+
+
+def test_labels_are_watched_beside_the_predictions(live: Live) -> None:
+    running = live.start()
+    rows = features(live.rng, 2 * WINDOW_ROWS)
+    for i, row in enumerate(rows):
+        live.producer.send(live.pipeline.topics.examples, example(i, row, label=int(i % 10 == 0)))
+    live.producer.flush()
+    live.until(lambda: running.metrics.value("windows_total", closing="labels") == 1)
+
+    found = read_all(live.settings.kafka, live.pipeline.topics.alerts)
+    assert "label/_label" in {message.key for message in found}
 
 
 def test_a_restart_goes_on_where_it_stopped(live: Live) -> None:
     first = live.start()
     live.window(shift=1.5)
-    live.predict(WINDOW_ROWS - 100, shift=1.5)
+    live.predict(100, shift=1.5)
     live.until(lambda: first.metrics.value("rows_total") == live.sent)
     first.stop()
     first.stop()
     assert not first.query.isActive
+    told = [m.value["window"]["rows"] for m in live.alerts()]
 
-    second = live.start()
-    live.predict(100, shift=1.5)
-    live.until(lambda: bool(live.alerts()))
+    live.start()
+    live.predict(WINDOW_ROWS, shift=1.5)
+    live.until(lambda: live.closed() == 1 and live.read() == WINDOW_ROWS)
 
-    assert second.metrics.value("rows_total") == 100
-    assert live.alerts()[0].value["window"]["rows"] == WINDOW_ROWS
+    assert told == [WINDOW_ROWS]
+    assert [m.value["status"] for m in live.alerts()] == ["opened"]
+    assert [w.rows for w in live.history()] == [WINDOW_ROWS] * 2
 
 
 def test_setting_the_event_stops_it(live: Live) -> None:
@@ -161,11 +186,12 @@ def test_the_monitor_knows_open_alerts_when_it_starts(live: Live) -> None:
     live.start()
     for _ in range(2):
         live.window(shift=1.5)
+    live.until(lambda: bool(live.alerts()))
     assert live.running is not None
     live.running.stop()
 
     again = live.start()
-    assert again.metrics.value("open_alerts") == 1
+    assert again.metrics.value("open_alerts", kind="drift") == 1
     assert [m.value["status"] for m in live.alerts()] == ["opened"]
 
 
@@ -182,5 +208,6 @@ def test_the_webhook_gets_what_anybody_writes_to_the_alerts_topic(live: Live) ->
         producer.close()
         for _ in range(2):
             live.window(shift=1.5)
-        live.until(lambda: running.metrics.value("webhook_alerts_total", outcome="delivered") == 2)
-    assert [json.loads(body)["alert_key"] for _, _, body in hook.got] == ["store/version-1", "drift/distance"]
+        live.until(lambda: KEY in [json.loads(body)["alert_key"] for _, _, body in hook.got])
+    assert running.metrics.value("webhook_alerts_total", outcome="delivered") >= 2
+    assert json.loads(hook.got[0][2])["alert_key"] == "store/version-1"

@@ -1,31 +1,57 @@
 """The report as a process of its own, and what it leaves out."""
 
+import json
 import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from monitors.report import usable_columns
+from monitors.columns import usable_columns
+from monitors.content import PRIORITY
+from monitors.evidence import Evidence, decoded, encoded, scores_for_report
+from monitors.findings import Effect, Finding
 from monitors.reports import Job, Reports, prune, report_job
-from monitors.summary import Summarise
-from stream_trainer.reference import table_from_bytes, table_to_bytes
+from stream_trainer.reference import table_to_bytes
+from stream_trainer.settings import environment
+from tests.security.test_webhook import ALERT
 
-from .test_alerts import DRIFT, walk
-from .worlds import CONTRACT, START, features, frozen, records
+from .worlds import START, columns, features, frozen
+
+FINDINGS = [
+    Finding(
+        kind="drift",
+        feature="distance",
+        against="learned",
+        state="drift",
+        p_value=1e-9,
+        threshold=1e-4,
+        effect=Effect(psi=0.25, jensen_shannon=0.125, wasserstein=0.5),
+        rows=300,
+    ),
+    Finding(
+        kind="drift", feature="carrier", against="baseline", state="quiet", p_value=0.5, effect=Effect(psi=float("inf"))
+    ),
+    Finding(kind="drift", feature="dep_hour", against="learned", state="not enough data"),
+]
+
+
+EVIDENCE = Evidence(pipeline="flights", end=START)
 
 
 def _job(folder: Path) -> Job:
     rng = np.random.default_rng(3)
     reference, _ = frozen(rng)
-    summary = Summarise(contract=CONTRACT, reference=reference, sample_rows=300).of(records(features(rng, 300)))
-    sample = table_from_bytes(summary.sample or b"")
-    sample = sample.set_column(1, "dep_hour", pa.nulls(sample.num_rows, pa.float64()))
-    [(_, opened)] = walk([DRIFT, DRIFT])
-    return report_job(folder, [opened], sample, reference, 300)
+    kept = {n: c for n, c in columns(features(rng, 300), rng).items() if n in ("distance", "carrier")}
+    sample = pa.table({**kept, "dep_hour": pa.nulls(300, pa.float64()), PRIORITY: pa.array(range(300))})
+    workspace = folder.parent / "workspace"
+    return report_job(folder, [ALERT], sample, reference, 300, findings=FINDINGS, workspace=workspace)
 
 
 def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> None:
@@ -42,12 +68,50 @@ def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> Non
     assert "dep_hour" not in html  # all its values are missing: left out, the others are there
     assert '<script src="http' not in html
     assert [path.name for path in outcome.job.out.parent.iterdir()] == [outcome.job.out.name]
+    assert "What the monitor decided" in html
+    [stored] = (tmp_path / "workspace").rglob("snapshots/*.json")
+    assert our_scores(stored) == {
+        ("distance", "learned", "p_value"): 1e-9,
+        ("distance", "learned", "psi"): 0.25,
+        ("distance", "learned", "jensen_shannon"): 0.125,
+        ("distance", "learned", "wasserstein"): 0.5,
+        ("distance", "learned", "alarm"): 1.0,
+        ("carrier", "baseline", "p_value"): 0.5,
+        ("carrier", "baseline", "alarm"): 0.0,
+    }
+    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:00:00 7"
+
+
+def our_scores(stored: Path) -> dict[tuple[str, str, str], float]:
+    """What Evidently's UI reads: the labels of each value and the value."""
+    results = json.loads(stored.read_text())["metric_results"].values()
+    places = [(r["metric_value_location"]["metric"]["params"], r.get("value")) for r in results]
+    return {(p["feature"], p["against"], p["score"]): v for p, v in places if p["type"].endswith(":MonitorScore")}
+
+
+def read_by_evidently(folder: Path) -> str:
+    """By a process that has no class of ours, as `evidently ui` is one."""
+    code = """
+import sys
+from evidently.ui.service.storage.local.base import InMemoryDataStorage
+from evidently.ui.workspace import Workspace
+[project] = Workspace.create(sys.argv[1]).list_projects()
+[[points]] = [p.values() for p in InMemoryDataStorage(sys.argv[1])._metrics_points.values()]
+ours = [p for p in points if p.metric_type.endswith(":MonitorScore")]
+print(project.name, points[0].timestamp.isoformat(), len(ours))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(folder)]
+    variables = {**environment(), "DO_NOT_TRACK": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd="/", timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_a_report_that_takes_too_long_ends_and_the_next_one_runs(tmp_path: Path) -> None:
     reports = Reports(timeout_seconds=1)
     reports.ask(_job(tmp_path))
-    reports.ask(Job((("drift/x", START),), tmp_path / "none.html", *[table_to_bytes(pa.table({}))] * 2))
+    nothing = table_to_bytes(pa.table({}))
+    reports.ask(Job((("drift/x", START),), tmp_path / "none.html", nothing, nothing, EVIDENCE))
 
     slow, empty = reports.wait(60), reports.wait(60)
 
@@ -68,10 +132,7 @@ def test_closing_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
-    [(_, opened)] = walk([DRIFT, DRIFT])
-    import msgspec
-
-    opened = msgspec.structs.replace(opened, alert_key="drift/../../etc/x y")
+    opened = msgspec.structs.replace(ALERT, alert_key="drift/../../etc/x y")
     reference, _ = frozen(np.random.default_rng(3))
     job = report_job(tmp_path, [opened], pa.table({"_priority": [1]}), reference, 10)
 
@@ -88,6 +149,19 @@ def test_only_the_newest_reports_are_kept(tmp_path: Path) -> None:
     prune(tmp_path, keep=2)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3.html", "4.html"]
+
+
+def test_what_a_report_is_told_survives_its_file_and_holds_no_number_that_json_has_not() -> None:
+    scores = scores_for_report(FINDINGS)
+    told = Evidence(pipeline="flights", end=START, version=3, alerts=["a"], scores=scores)
+    assert decoded(encoded(told)) == told
+    assert [(score.feature, score.alarm) for score in scores] == [("distance", True), ("carrier", False)]
+    assert scores[1].scores == {"p_value": 0.5}
+
+
+def test_columns_that_alarmed_come_first_when_not_all_fit() -> None:
+    frame = pd.DataFrame({name: [1.0] for name in "abcd"} | {"e": ["x"]})
+    assert usable_columns(frame, frame, first=["d", "e"], most=3) == (["d", "a"], ["e"])
 
 
 @pytest.mark.parametrize(

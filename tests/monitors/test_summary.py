@@ -1,53 +1,100 @@
-"""What a worker makes of records: totals that add up, and a reason for each one that cannot be read."""
+"""What a worker makes of records: contents of windows that add up, and a reason for each record that cannot be read."""
 
 import json
 import subprocess
 import sys
+from datetime import timedelta
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from monitors.summary import PAYLOAD, PRIORITY, Summarise, Summary, add, without_samples
-from stream_trainer.reference import table_from_bytes
+from monitors import content, sketches
+from monitors.content import KEPT_VERSIONS, OLDER, Content
+from monitors.summary import MAX_WINDOWS, PAYLOAD, Before, Summarise, Summary, add, total
+from stream_trainer.reference import LABEL, OUTPUT, moments, table_from_bytes, unpack
 
-from .worlds import CONTRACT, features, frozen, record, records
+from .worlds import (
+    CONTRACT,
+    EXAMPLES,
+    PREDICTIONS,
+    START,
+    WINDOW,
+    WINDOW_ROWS,
+    Rng,
+    example,
+    features,
+    frozen,
+    kafka,
+    record,
+    records,
+)
+
+REFERENCE = frozen(np.random.default_rng(1), rows=10)[0]
+FIRST = int(START.timestamp() // WINDOW.total_seconds())
+GOOD = {"distance": 1.0, "dep_hour": 1, "carrier": "AA", "place": [0, 0]}
 
 
-def _worker(rng: np.random.Generator, sample_rows: int = 50) -> Summarise:
-    return Summarise(contract=CONTRACT, reference=without_samples(frozen(rng)[0]), sample_rows=sample_rows)
+def worker(sample_rows: int = 50, **changes: Any) -> Summarise:
+    given = {
+        "contract": CONTRACT,
+        "topic": PREDICTIONS,
+        "window": WINDOW,
+        "reference": REFERENCE.without_samples(),
+        "digest": "bins",
+        "sample_rows": sample_rows,
+    }
+    return Summarise(**{**given, **changes})
+
+
+def only(summary: Summary) -> Content:
+    [found] = summary.predictions.windows.values()
+    return found
+
+
+def rng() -> Rng:
+    return np.random.default_rng(1)
 
 
 def test_a_block_counts_as_the_rows_that_it_holds() -> None:
-    rng = np.random.default_rng(1)
-    singles = records(features(rng, 6))
+    singles = records(features(rng(), 6))
     rows = [json.loads(value) for value in singles]
-    shared = {name: rows[0][name] for name in ("requested_at", "model_version", "role") if name in rows[0]}
+    shared = {"requested_at": rows[0]["requested_at"], "model_version": 1, "role": "champion"}
     block = {"rows": 6, **shared, "prediction_id": [r["prediction_id"] for r in rows], "output": [0.5] * 6}
+    block["event_time"] = [r["event_time"] for r in rows]
     for part in ("segments", "features"):
         block[part] = {name: [row[part][name] for row in rows] for name in rows[0][part]}
-    same_time = [json.dumps({**row, **shared}).encode() for row in rows]
-    value = json.dumps({"role": "champion", "model_version": 1} | block).encode()
-    value = json.dumps({"rows": 6, **json.loads(value)}, separators=(",", ":")).encode()
-    worker = _worker(rng)
-    assert worker.of([value]) == worker.of(same_time)
-    assert worker.of([value[:-1], *singles]).skipped == {"invalid_json": 1}
-    assert worker.of([value.replace(b'"rows":6', b'"rows":5')]).skipped == {"invalid_json": 1}
+    value = json.dumps(block, separators=(",", ":")).encode()
+    apart, together = only(worker().of(kafka(singles))), only(worker().of(kafka([value])))
+    assert msgspec.structs.replace(together, offsets=apart.offsets) == apart
+    assert together.offsets == {PREDICTIONS: {0: (0, 1)}}
+    assert worker().of(kafka([value[:-1], *singles])).skipped == {"invalid_json": 1}
+    assert worker().of(kafka([value.replace(b'"rows":6', b'"rows":5')])).skipped == {"invalid_json": 1}
 
 
 def test_every_good_record_is_counted_once_per_feature_and_segment() -> None:
-    rng = np.random.default_rng(1)
-    summary = _worker(rng).of(records(features(rng, 100)))
+    found = only(worker().of(kafka(records(features(rng(), 100)), offset=40, partition=3)))
 
-    counted = table_from_bytes(summary.histogram or b"").to_pandas()
-    totals = counted[counted.segment == ""].groupby("feature")["count"].sum()
-    assert totals.to_dict() == {"distance": 100, "dep_hour": 100, "carrier": 100, "place": 100}
-    by_origin = counted[(counted.feature == "distance") & counted.segment.str.startswith("origin=")]
-    assert by_origin.groupby("segment")["count"].sum().to_dict() == {"origin=EWR": 50, "origin=JFK": 50}
-    assert (summary.rows, summary.version) == (100, 1)
-    assert summary.start is not None
-    assert summary.end is not None
-    assert (summary.end - summary.start).total_seconds() == pytest.approx(0.99)
+    cells = found.cells(REFERENCE)
+    counted = {f: int(cells[place].sum()) for (f, segment), place in REFERENCE.places.items() if not segment}
+    assert counted.pop(LABEL) == 0
+    assert set(counted.values()) == {100}
+    assert {"distance", "place", OUTPUT, "_projection/0"} <= counted.keys()
+    for value in ("EWR", "JFK"):
+        assert cells[REFERENCE.places["distance", f"origin={value}"]].sum() == 50
+    assert (found.rows, found.versions, found.span) == (100, {1: 100}, (1, 1))
+    by_version = unpack(found.by_version[1], REFERENCE.coarse_cells)
+    assert by_version[REFERENCE.coarse_places["carrier"]].sum() == 100
+    assert found.offsets == {PREDICTIONS: {3: (40, 140)}}
+    assert found.first == START
+    assert found.last == START + timedelta(seconds=0.99)
+    assert sketches.distinct(found.sketches["carrier"]) == pytest.approx(4, abs=0.1)
+    assert sketches.distinct(found.sketches["distance"]) == pytest.approx(100, rel=0.1)
+    assert moments(REFERENCE, cells, "dep_hour").known == 100
 
 
 @pytest.mark.parametrize(
@@ -61,76 +108,174 @@ def test_every_good_record_is_counted_once_per_feature_and_segment() -> None:
         (b"[]", "wrong_type"),
         (b"{}", "missing_field"),
         (b" " * (2**20 + 1), "too_large"),
-        (record(0, {}, requested_at="yesterday"), "wrong_type"),
-        (record(0, {}, requested_at="2026-01-01T00:00:00"), "wrong_type"),
-        (record(0, {}, requested_at=1e300), "out_of_range"),
+        (b"ARROW1\0\0" + b"\xff" * 64, "invalid_json"),
+        (record(0, GOOD, requested_at="yesterday"), "wrong_type"),
+        (record(0, GOOD, requested_at="2026-01-01T00:00:00"), "wrong_type"),
+        (record(0, GOOD, requested_at=1e300), "out_of_range"),
+        (record(0, GOOD, event_time="9999-12-31T23:59:59Z"), "out_of_range"),
+        (record(0, GOOD, event_time=START + timedelta(days=3)), "out_of_range"),
+        (record(0, GOOD, event_time="0001-01-01T00:00:00+23:00", role=7), "wrong_type"),
         (record(0, {"distance": "far", "place": [0, 0]}), "wrong_type"),
         (record(0, {"distance": 1.0, "place": [0]}), "out_of_range"),
         (record(0, {"distance": 1.0}), "missing_field"),
-        (record(0, {"distance": 1.0, "dep_hour": 1, "carrier": "A", "place": [0, 0]}, role="challenger"), "shadow"),
+        (record(0, GOOD, role="challenger"), "shadow"),
     ],
 )
-def test_a_bad_record_is_skipped_with_a_reason_and_hides_no_good_one(value: bytes | None, reason: str) -> None:
-    rng = np.random.default_rng(1)
-    summary = _worker(rng).of([value, *records(features(rng, 3))])
+def test_s18_a_bad_record_is_skipped_with_a_reason_and_hides_no_good_one(value: bytes | None, reason: str) -> None:
+    summary = worker().of(kafka([value, *records(features(rng(), 3))]))
 
     assert summary.rows == 3
     assert summary.skipped == {reason: 1}
 
 
+@given(st.binary(max_size=60) | st.sampled_from([b'{"rows":3', b'{"rows":2,"role":{}}', b"\x00" * 9]))
+@settings(deadline=None, max_examples=60)
+def test_s18_no_bytes_whatever_raise(value: bytes) -> None:
+    good = records(features(rng(), 2))
+    for topic in (PREDICTIONS, EXAMPLES):
+        summary = worker().of(pa.concat_batches([kafka([value], topic=topic), kafka(good)]))
+        assert summary.rows == 2
+
+
+@pytest.mark.parametrize("output", [None, "no", [0.1, 0.2], 1e300, {}, True])
+def test_an_answer_that_makes_no_sense_counts_as_none(output: Any) -> None:
+    found = only(worker().of(kafka([record(0, GOOD, output=output)])))
+    counts = found.cells(REFERENCE)[REFERENCE.places[OUTPUT, ""]]
+    assert counts[-1] == (output is not True)
+    assert counts.sum() == 1
+
+
 def test_a_missing_or_out_of_range_value_is_seen_not_skipped() -> None:
-    rng = np.random.default_rng(1)
-    worker = _worker(rng)
-    summary = worker.of([record(0, {"distance": -5.0, "place": [0, 0]}, model_version=None)])
+    summary = worker().of(kafka([record(0, {"distance": -5.0, "place": [0, 0]}, model_version=None)]))
 
-    assert (summary.rows, summary.skipped, summary.version) == (1, {}, None)
-    assert worker.reference is not None
-    sizes = {b.feature: b.size for b in worker.reference.bins}
-    counted = table_from_bytes(summary.histogram or b"").to_pandas()
-    bins = counted[counted.segment == ""].set_index("feature")["bin"].to_dict()
-    assert (bins["dep_hour"], bins["carrier"]) == (sizes["dep_hour"] - 1, sizes["carrier"] - 1)
+    found = only(summary)
+    assert (found.rows, summary.skipped, found.versions, found.span) == (1, {}, {}, None)
+    cells = found.cells(REFERENCE)
+    for feature, end in (("distance", "below"), ("dep_hour", "missing"), ("carrier", "missing")):
+        assert cells[REFERENCE.places[feature, ""]][REFERENCE.of(feature).place(end)] == 1
 
 
-def test_without_a_reference_rows_are_only_counted() -> None:
-    rng = np.random.default_rng(1)
-    summary = Summarise(contract=CONTRACT, reference=None, sample_rows=5).of(records(features(rng, 4)))
+def test_without_a_reference_rows_are_told_apart_by_window_and_version_only() -> None:
+    found = only(worker(5, reference=None, digest=None).of(kafka(records(features(rng(), 4)))))
 
-    assert (summary.rows, summary.histogram, summary.sample) == (4, None, None)
-
-
-def test_summaries_add_up_in_any_order_and_grouping() -> None:
-    rng = np.random.default_rng(1)
-    worker, values = _worker(rng, sample_rows=20), records(features(rng, 90))
-    parts = [worker.of(values[i : i + 30]) for i in (0, 30, 60)]
-
-    forward = add(add(parts[0], parts[1], sample_rows=20), parts[2], sample_rows=20)
-    backward = add(parts[2], add(parts[1], parts[0], sample_rows=20), sample_rows=20)
-    whole = add(worker.of(values), Summary(), sample_rows=20)
-
-    assert _content(forward) == _content(backward)
-    assert forward.rows == whole.rows == 90
-    for one in (forward, whole):
-        sample = table_from_bytes(one.sample or b"")
-        assert sample.num_rows == 20
-        assert sample.column_names == ["distance", "dep_hour", "carrier", PRIORITY]
-    assert table_from_bytes(forward.sample or b"").equals(table_from_bytes(whole.sample or b""))
+    assert (found.rows, found.versions, found.counts, found.digest) == (4, {1: 4}, b"", None)
 
 
-def _content(summary: Summary) -> tuple[object, ...]:
-    tables = [table_from_bytes(data or b"").to_pydict() for data in (summary.histogram, summary.sample)]
-    for table in tables:
-        table.pop("sum", None), table.pop("sum_of_squares", None)
-    return summary.rows, summary.start, summary.end, summary.version, tables
+def test_rows_fall_into_windows_of_their_event_time_and_those_of_closed_ones_are_late() -> None:
+    values = records(features(rng(), 3 * WINDOW_ROWS))
+    summary = worker().of(kafka(values))
+    assert {n: w.rows for n, w in summary.predictions.windows.items()} == {FIRST + i: WINDOW_ROWS for i in range(3)}
+
+    later = worker(predictions=Before(closed=FIRST + 2)).of(kafka(values))
+    assert (list(later.predictions.windows), later.predictions.late) == ([FIRST + 2], 2 * WINDOW_ROWS)
+    assert later.rows == summary.rows
 
 
-def test_a_worker_yields_one_small_payload_a_batch() -> None:
-    rng = np.random.default_rng(1)
-    batch = pa.record_batch([pa.array(records(features(rng, 500)), pa.binary())], names=["value"])
+def test_s18_event_times_all_over_the_calendar_leave_the_newest_windows() -> None:
+    values = [record(0, GOOD, event_time=START - i * WINDOW) for i in range(MAX_WINDOWS + 20)]
+    whole = worker(2).of(kafka(values))
+    assert (len(whole.predictions.windows), whole.predictions.late) == (MAX_WINDOWS, 20)
+    assert min(whole.predictions.windows) == FIRST - MAX_WINDOWS + 1
+    parts = [worker(2).of(kafka(values[i::3])) for i in range(3)]
+    together = total(parts, sample_rows=2).predictions
+    assert (together.windows.keys(), together.late) == (whole.predictions.windows.keys(), 20)
 
-    found = list(_worker(rng)(iter([batch, batch])))
 
-    assert [b.schema for b in found] == [PAYLOAD, PAYLOAD]
-    assert all(len(b.column(0)[0].as_py()) < 60_000 for b in found)
+def test_without_an_event_time_it_is_the_time_of_the_request() -> None:
+    at = START + 7 * WINDOW
+    summary = worker().of(kafka([record(0, GOOD, event_time=None, requested_at=at)]))
+    assert list(summary.predictions.windows) == [FIRST + 7]
+
+
+def test_no_event_time_counts_for_more_than_the_moment_kafka_got_it() -> None:
+    ahead = [record(i, GOOD, event_time=START + timedelta(hours=20)) for i in range(9)]
+    summary = worker().of(kafka(ahead, after=60.0))
+    assert set(summary.predictions.highest[f"{PREDICTIONS}/0"]) == {int((START.timestamp() + 60) * 1e6)}
+
+
+def test_examples_count_in_the_window_that_time_had_reached_when_they_came() -> None:
+    """The label of the first flight comes when the others are two windows on; only the order in the log counts."""
+    far = 2 * WINDOW_ROWS
+    values = [example(far + i, GOOD, label=i % 2) for i in range(10)] + [example(0, GOOD, label=1)]
+    whole = worker().of(kafka(values, topic=EXAMPLES))
+    assert {n: w.rows for n, w in whole.examples.windows.items()} == {FIRST + 2: 11}
+    [found] = whole.examples.windows.values()
+    assert found.cells(REFERENCE)[REFERENCE.places[LABEL, ""]].tolist() == [5, 6, 0]
+    assert found.cells(REFERENCE)[REFERENCE.places[LABEL, "origin=EWR"]].sum() == 5
+    assert found.tally.losses.rows == 11
+    assert found.first == START
+
+    begun = worker().of(kafka(values[:6], topic=EXAMPLES))
+    rest = worker(examples=Before(highest=begun.examples.highest)).of(kafka(values[6:], topic=EXAMPLES, offset=6))
+    assert add(begun, rest, sample_rows=50).examples == whole.examples
+    closed = worker(examples=Before(closed=FIRST + 4)).of(kafka(values, topic=EXAMPLES))
+    assert list(closed.examples.windows) == [FIRST + 4]
+
+
+MANY = st.lists(
+    st.tuples(st.integers(0, 3 * WINDOW_ROWS), st.integers(1, 90), st.floats(1, 1e6), st.booleans()), max_size=12
+)
+
+
+def _values(rows: list[tuple[int, int, float, bool]]) -> list[bytes]:
+    made = [{**GOOD, "distance": distance, "carrier": f"c{version}"} for _, version, distance, _ in rows]
+    return [
+        record(number, values, model_version=version if known else None)
+        for values, (number, version, _, known) in zip(made, rows, strict=True)
+    ]
+
+
+def _plain(summary: Summary) -> list[Any]:
+    """Everything, the sample as rows: Arrow may write the same rows in several ways."""
+    windows = summary.predictions.windows
+    samples = [table_from_bytes(window.sample or b"").to_pylist() for window in windows.values()]
+    rest = {n: msgspec.structs.replace(window, sample=None) for n, window in windows.items()}
+    return [msgspec.structs.replace(summary.predictions, windows=rest), summary.examples, summary.skipped, samples]
+
+
+@given(MANY, MANY, MANY)
+@settings(deadline=None, max_examples=25)
+def test_summaries_add_up_in_any_order_and_grouping(a: Any, b: Any, c: Any) -> None:
+    batches = [kafka(_values(rows), partition=i) for i, rows in enumerate((a, b, c))]
+    x, y, z = (worker(4).of(batch) for batch in batches)
+    forward = _plain(add(add(x, y, sample_rows=4), z, sample_rows=4))
+    assert forward == _plain(add(z, add(y, x, sample_rows=4), sample_rows=4))
+    assert forward == _plain(total([Summary(), y, x, z], sample_rows=4))
+    assert forward == _plain(worker(4).of(pa.concat_batches(batches)))
+
+
+@given(st.lists(st.integers(1, 200), max_size=150), st.lists(st.integers(1, 200), max_size=150))
+@settings(deadline=None, max_examples=50)
+def test_the_highest_versions_keep_a_name_however_they_come(first: list[int], second: list[int]) -> None:
+    def kept(*groups: list[int]) -> dict[int, int]:
+        parts = [Content(rows=1, versions=content.newest(dict.fromkeys(group, 1), sum)) for group in groups]
+        return content.add(parts[0], parts[1], sample_rows=1).versions
+
+    found = kept(first, second)
+    assert found == kept(second, first)
+    highest = sorted({*first, *second})[-KEPT_VERSIONS:]
+    assert {version for version in found if version != OLDER} == set(highest)
+    assert sum(found.values()) == len(set(first)) + len(set(second))
+
+
+def test_rows_counted_with_different_bins_are_mixed_and_no_longer_compared() -> None:
+    values = kafka(records(features(rng(), 3)))
+    both = add(worker().of(values), worker(digest="others").of(values), sample_rows=5)
+    assert (only(both).rows, only(both).digest, only(both).counts) == (6, content.MIXED, b"")
+    again = add(both, worker().of(values), sample_rows=5)
+    assert (only(again).rows, only(again).digest, only(again).counts) == (9, content.MIXED, b"")
+
+
+def test_a_worker_yields_one_small_payload() -> None:
+    batch = kafka(records(features(rng(), 1_200)))
+
+    [found] = list(worker()(iter([batch, batch])))
+
+    assert found.schema == PAYLOAD
+    [payload] = found.column(0).to_pylist()
+    assert len(payload) < 100_000
+    assert msgspec.msgpack.decode(payload, type=Summary).rows == 2_400
+    assert table_from_bytes(only(worker().of(batch.slice(0, 99))).sample or b"").num_rows == 50
 
 
 def test_worker_code_imports_neither_torch_nor_spark() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
+from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.reference import Reference, freeze, histogram, table_to_bytes
+from stream_trainer.reference import LABEL, OUTPUT, Learned, Reference, coded, freeze
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import Manifest, ModelStore, Rows, open_store
@@ -30,11 +31,16 @@ CONTRACT = Contract(
     segments=["origin", "carrier"],
 )
 START = datetime(2026, 1, 1, tzinfo=UTC)
+ROWS_A_SECOND = 100
+WINDOW_ROWS = 500
+WINDOW = timedelta(seconds=WINDOW_ROWS / ROWS_A_SECOND)
+MONITORING = Monitoring(window=WINDOW, lateness=timedelta(0), silence=None, staleness=None)
+PREDICTIONS, EXAMPLES = "flights.predictions", "flights.examples"
 Rng = np.random.Generator
 
 
 def pipeline(name: str) -> Pipeline:
-    return Pipeline(name=name, contract=CONTRACT)
+    return Pipeline(name=name, contract=CONTRACT, monitoring=MONITORING)
 
 
 def settings(folder: Path, **sections: Any) -> Settings:
@@ -57,21 +63,23 @@ def columns(rows: Sequence[dict[str, Any]], rng: Rng) -> dict[str, pa.Array]:
     found = {name: pa.array([r[name] for r in rows]) for name in ("distance", "dep_hour", "carrier")}
     found["place"] = pa.array([r["place"] for r in rows], pa.list_(pa.float64()))
     found["origin"] = pa.array(list(rng.choice(["EWR", "JFK"], len(rows))))
+    found[LABEL] = pa.array(rng.integers(0, 2, len(rows)).astype(float))
+    found[OUTPUT] = pa.array([[0.5]] * len(rows), pa.list_(pa.float64()))
     return found
 
 
-def frozen(rng: Rng, rows: int = 4_000) -> tuple[Reference, pa.Table]:
-    """A reference over the first 2,000 rows, and the histogram of what was learned, over two hours."""
+def frozen(rng: Rng, rows: int = 4_000) -> tuple[Reference, Learned]:
+    """A reference over the first 2,000 rows, and what was learned, over two hours."""
     first, learned = columns(features(rng, 2_000), rng), columns(features(rng, rows), rng)
     reference = freeze(CONTRACT, first)
     hours = pa.array([START + timedelta(hours=i % 2) for i in range(rows)], TIMESTAMP)
-    return reference, histogram(CONTRACT, reference, learned, hours)
+    return reference, Learned().add(coded(CONTRACT, reference, learned), hours, 48)
 
 
-def commit_version(store: ModelStore, number: int, reference: Reference | None, learned: pa.Table | None) -> None:
+def commit_version(store: ModelStore, number: int, reference: Reference | None, learned: Learned | None) -> None:
     """A version with nothing but what the monitor reads; without a reference it only exists."""
     attempt = store.new_attempt()
-    files = {} if learned is None else {"learned.arrow": table_to_bytes(learned)}
+    files = {} if learned is None else {"learned.arrow": learned.to_bytes()}
     store.commit(
         Manifest(
             pipeline=store.pipeline,
@@ -120,8 +128,8 @@ def record(number: int, values: dict[str, Any], **changes: Any) -> bytes:
     fields = {
         "prediction_id": f"id-{number:08d}",
         "key": f"flight-{number}",
-        "requested_at": START + timedelta(milliseconds=10 * number),
-        "event_time": "2013-05-01T10:00:00Z",
+        "requested_at": _at(number),
+        "event_time": _at(number),
         "segments": {"origin": "EWR" if number % 2 else "JFK"},
         "features": values,
         "output": 0.5,
@@ -133,3 +141,41 @@ def record(number: int, values: dict[str, Any], **changes: Any) -> bytes:
 
 def records(values: Iterable[dict[str, Any]], first: int = 0) -> list[bytes]:
     return [record(first + i, row) for i, row in enumerate(values)]
+
+
+def example(number: int, values: dict[str, Any], *, label: int, **changes: Any) -> bytes:
+    fields = {
+        **values,
+        "flight_id": f"flight-{number}",
+        "scheduled_at": _at(number),
+        "origin": "EWR" if number % 2 else "JFK",
+        "late": label,
+        "_model_version": 1,
+        "_output": 0.5,
+    }
+    return msgspec.json.encode(fields | changes)
+
+
+def kafka(
+    values: Sequence[bytes | None],
+    *,
+    topic: str = PREDICTIONS,
+    offset: int = 0,
+    partition: int = 0,
+    after: float = 86_400.0,
+) -> pa.RecordBatch:
+    """Records as Spark's Kafka source hands them over, appended `after` seconds from the start."""
+    rows = len(values)
+    return pa.record_batch(
+        {
+            "topic": pa.array([topic] * rows, pa.string()),
+            "partition": pa.array([partition] * rows, pa.int32()),
+            "offset": pa.array(range(offset, offset + rows), pa.int64()),
+            "timestamp": pa.array([START + timedelta(seconds=after)] * rows, TIMESTAMP),
+            "value": pa.array(values, pa.binary()),
+        }
+    )
+
+
+def _at(number: int) -> datetime:
+    return START + timedelta(seconds=number / ROWS_A_SECOND)

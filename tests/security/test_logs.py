@@ -5,13 +5,16 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.logs import MOST_CHARACTERS, MOST_TRACE, JsonFormatter, TextFormatter, log_as, printable
+from monitors.alerts import Alert, WindowSpan
+from stream_trainer.logs import MOST_CHARACTERS, MOST_TRACE, JsonFormatter, TextFormatter, log_as, printable
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NASTY = [
     "a\r\nERROR forged: line",
     "\x1b[2J\x1b[1;31mred",
@@ -85,6 +88,35 @@ def test_s15_huge_texts_are_cut(make: Callable[[], logging.Formatter]) -> None:
 
 def test_s15_a_record_whose_arguments_do_not_fit_is_logged_all_the_same() -> None:
     assert "TypeError in its arguments" in TextFormatter().format(record("%d", "x"))
+
+
+@pytest.mark.parametrize("text", [*NASTY, "x" * 10**6])
+def test_s15_an_alert_about_a_feature_or_segment_of_any_name_is_one_line(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    log_as("json")
+    alert = Alert(
+        alert_key=f"drift/learned/{text}",
+        pipeline="flights",
+        status="opened",
+        severity="critical",
+        feature=text,
+        statistic=300.0,
+        threshold=20.0,
+        psi=0.7,
+        window=WindowSpan(start=NOW, end=NOW, rows=500),
+        model_version=3,
+        opened_at=NOW,
+        updated_at=NOW,
+        message=f"{text} differs",
+    )
+    logging.getLogger("monitors.batch").warning("alert %s %s: %s", alert.alert_key, alert.status, alert.message)
+    (line,) = out.getvalue().splitlines()
+    assert json.loads(line)["logger"] == "monitors.batch"
+    assert line.isascii()
+    assert len(line) < 8 * MOST_CHARACTERS
 
 
 class Terminal(io.StringIO):

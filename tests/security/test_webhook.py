@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pydantic import SecretStr, ValidationError
 
 from monitors import outgoing, webhook
 from monitors.alerts import Alert, WindowSpan
-from monitors.outgoing import Failed, Forbidden, choose, is_public, parse, post
+from monitors.outgoing import Failed, Forbidden, choose, is_public, look_up, parse, post
 from monitors.status import Metrics
 from stream_trainer.errors import UsageError
 from stream_trainer.settings import MonitorSettings, Settings
@@ -208,6 +209,38 @@ def test_s11_a_name_that_leads_elsewhere_the_second_time_is_asked_once(connected
     with pytest.raises(Forbidden):
         post(parse("http://rebind.example.com/"), b"", {}, resolver=rebinding)
     assert connected == [("8.8.8.8", 80)]
+
+
+def test_s11_a_look_up_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, connected: list[Any]) -> None:
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        released.wait(60)
+        raise OSError("at last")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    resolver = partial(look_up, seconds=0.05)
+    try:
+        with pytest.raises(Failed, match="cannot be looked up: no answer within") as failed:
+            post(parse("http://hooks.example.com/"), b"", {}, resolver=resolver)
+    finally:
+        released.set()
+    assert failed.value.again
+    assert connected == []
+
+
+def test_s11_what_the_resolver_refuses_is_a_failed_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(Failed, match="label too long"):
+        post(parse("http://hooks.example.com/"), b"", {})
+
+
+def test_s11_a_body_that_is_too_large_is_not_sent() -> None:
+    with pytest.raises(Forbidden, match="at most 262144 are sent"):
+        post(parse("http://hooks.example.com/"), bytes(outgoing.MAX_BODY_BYTES + 1), {}, resolver=never)
 
 
 def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from stream_trainer.features import FeatureSpec
 from stream_trainer.learner import Batch, LearnReport, State
+from stream_trainer.learners.pace import hastened
+from stream_trainer.learners.sgd.member import has_rates
 from stream_trainer.learners.sgd.model import Model
 from stream_trainer.learners.sgd.nets import Loss, NetBuilder, OptimizerBuilder, adamw, mlp
 from stream_trainer.learners.sgd.replay import Replay
@@ -83,10 +85,16 @@ class Sgd:
         """See `Learner.learn`."""
         return learned(self.recipe, state, batch)
 
+    def hastened(self, state: State, factor: float, rows: int) -> State:
+        """See `Hastener.hastened`: to the end of the sub-step in which the rows run out."""
+        if not has_rates(self._probe()):
+            raise ValueError(f"{type(self._probe()).__name__} has no learning rate that could be raised")
+        return hastened(state, factor, rows)
+
     def hyperparameters(self) -> dict[str, Any]:
         """See `Learner.hyperparameters`. An option that is off is not named."""
         recipe = self.recipe
-        probe = recipe.optimizer([nn.Parameter(torch.zeros(1))])
+        probe = self._probe()
         groups = [{k: v for k, v in g.items() if k != "params"} for g in probe.param_groups]
         found = {
             "learner": "sgd",
@@ -104,6 +112,9 @@ class Sgd:
         if recipe.drift:
             found["drift"] = asdict(recipe.drift)
         return found
+
+    def _probe(self) -> torch.optim.Optimizer:
+        return self.recipe.optimizer([nn.Parameter(torch.zeros(1))])
 
 
 def _is_plain(value: Any) -> bool:

@@ -51,8 +51,8 @@ class Member:
         self._parameters = [one for group in self._optimizer.param_groups for one in group["params"]]
         self._before = [parameter.detach().clone() for parameter in self._parameters]
 
-    def step(self, rows: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[float, float]:
-        """Loss and gradient norm before clipping; if either is not finite, no step was made."""
+    def step(self, rows: Tensor, labels: Tensor, weights: Tensor | None, pace: float = 1.0) -> tuple[float, float]:
+        """Loss and gradient norm before clipping; if either is not finite, no step was made. It is `pace` times as long."""
         self._optimizer.zero_grad(set_to_none=True)
         logits = self._net(rows)
         loss = self._loss(logits, labels) if weights is None else _weighted(self._loss, logits, labels, weights)
@@ -60,8 +60,20 @@ class Member:
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
         value = float(loss.detach())
         if math.isfinite(value) and math.isfinite(norm):
-            self._optimizer.step()
+            self._step(pace)
         return value, norm
+
+    def _step(self, pace: float) -> None:
+        if pace == 1.0:
+            self._optimizer.step()
+            return
+        groups = self._optimizer.param_groups
+        usual = [group["lr"] for group in groups]
+        for group, rate in zip(groups, usual, strict=True):
+            group["lr"] = rate * pace
+        self._optimizer.step()
+        for group, rate in zip(groups, usual, strict=True):
+            group["lr"] = rate
 
     def logits(self, rows: Tensor) -> Tensor:
         """What the net says now, as it would serve."""
@@ -90,6 +102,11 @@ class Member:
                 elif value is not None:
                     tensors[f"{index}.{name}{_NUMBER}"] = torch.tensor(value, dtype=torch.float64)
         return tensors
+
+
+def has_rates(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every parameter is learned at a rate."""
+    return all("lr" in group for group in optimizer.param_groups)
 
 
 def _weighted(loss_of: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

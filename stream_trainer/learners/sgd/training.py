@@ -10,6 +10,7 @@ from torch import Tensor
 from stream_trainer.features import Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners.counting import counting
+from stream_trainer.learners.pace import PART, Pace
 from stream_trainer.learners.sgd.member import Member
 from stream_trainer.learners.sgd.model import Model, Parts
 from stream_trainer.learners.sgd.nets import Loss, OptimizerBuilder, default_loss
@@ -77,12 +78,13 @@ def learned(recipe: Recipe, state: State, batch: Batch) -> tuple[State, LearnRep
 
         # 3. The members learn; after a drift those that were left behind copy the best.
         members = recipe.members(state)
-        report = _taught(recipe, members, table, rows, since, judged)
+        pace = Pace.of(state.training)
+        report = _taught(recipe, members, table, rows, since, judged, pace=pace)
     sources = _best_copied(recipe, state, members, table, since, seen) if seen and judged.noticed else model.places
 
     # 4. What is remembered.
     after: Parts = {"standardiser": scaler.tensors()}
-    learning: Parts = {}
+    learning: Parts = {PART: pace.after(batch.rows)}
     for at, source in zip(model.places, sources, strict=True):
         member = members[model.places.index(source)]
         after[f"net{at}"], learning[f"optimizer{at}"] = member.tensors(), member.moments()
@@ -155,7 +157,7 @@ def _tried(recipe: Recipe, state: State, seen: _Seen, table: Table) -> Judged:
             with aside():
                 members = recipe.members(state)
                 part = part.all_new() if learning.noticed else part
-                _taught(recipe, members, table, part, part, learning)
+                _taught(recipe, members, table, part, part, learning, pace=Pace.of(state.training))
             return _forecasts(recipe, state, seen, members, table.rows[positions])
 
         return after
@@ -176,7 +178,7 @@ def _forecasts(recipe: Recipe, state: State, seen: _Seen, members: Sequence[Memb
 
 
 def _taught(
-    recipe: Recipe, members: Sequence[Member], table: Table, rows: Rows, since: Rows, judged: Judged
+    recipe: Recipe, members: Sequence[Member], table: Table, rows: Rows, since: Rows, judged: Judged, *, pace: Pace
 ) -> LearnReport:
     """One pass over the new rows, then more over those since a drift, or over all; it stops at what is not finite.
 
@@ -190,7 +192,7 @@ def _taught(
         for at, piece in enumerate(pieces):
             taught, labels, weights = table.taken(piece)
             for member in members:
-                value, norm = member.step(taught, labels, weights)
+                value, norm = member.step(taught, labels, weights, pace.at(at * recipe.rows_per_step))
                 if not (math.isfinite(value) and math.isfinite(norm)):
                     learned_rows = at * recipe.rows_per_step
                     return replace(

@@ -14,6 +14,7 @@ from torch import Tensor
 from stream_trainer.features import FeatureSpec
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners.counting import counting
+from stream_trainer.learners.pace import hastened
 from stream_trainer.learners.tabular.drift import Drift
 from stream_trainer.learners.tabular.linear import Linear
 from stream_trainer.learners.tabular.memory import LabelMemory
@@ -102,6 +103,12 @@ class Tabular:
             batch = counting(batch)
             seen = self._forecast(state, batch.features)
             return learned_in_pieces(self.recipe, state, batch, seen)
+
+    def hastened(self, state: State, factor: float, rows: int) -> State:
+        """See `Hastener.hastened`: nets and linear experts, to the end of the piece in which the rows run out."""
+        if not (self.model.nets or self.model.linear):
+            raise ValueError("this Tabular has neither nets nor linear experts: nothing in it learns at a rate")
+        return hastened(state, factor, rows)
 
     def hyperparameters(self) -> dict[str, Any]:
         """See `Learner.hyperparameters`."""

@@ -27,8 +27,10 @@ class Linear:
         """Raw outputs `[experts, rows, size]` for `rows [rows, width]`, a constant 1 among the columns."""
         return (rows @ weights.flatten(1)).view(len(rows), *weights.shape[1:]).transpose(0, 1)
 
-    def learned(self, weights: Tensor, rows: Tensor, codes: Tensor, counts: Tensor, head: Head, step: int) -> Tensor:
-        """The weights after one pass in steps of `step` rows.
+    def learned(
+        self, weights: Tensor, rows: Tensor, codes: Tensor, counts: Tensor, head: Head, step: int, *, pace: float = 1.0
+    ) -> Tensor:
+        """The weights after one pass in steps of `step` rows, each `pace` times as long.
 
         Long rows, and those that count much, take shorter steps, or the sum of their gradients would overshoot (as in normalised least mean squares,
         Nagumo and Noda 1967).
@@ -37,7 +39,7 @@ class Linear:
         flat = weights.view(len(weights), -1)
         length = float(rows.square().sum(1).mul(counts).mean()) if len(rows) else 0.0
         shorter = min(1.0, _LONGEST / max(length, 1e-6)) * (1.0 if head.size > 1 else 0.25)
-        rates = (torch.tensor(self.rates) * shorter).repeat_interleave(head.size)
+        rates = (torch.tensor(self.rates) * (shorter * pace)).repeat_interleave(head.size)
         targets = codes[:, None].expand(-1, len(self.rates), -1)
         for start in range(0, len(rows), step):
             piece = rows[start : start + step]

@@ -94,14 +94,25 @@ def fresh_moments(net: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Training:
-    """The nets while they learn: copies of the given tensors, in one block, and room for what a step needs."""
+    """The nets while they learn: copies of the given tensors, in one block, and room for what a step needs.
+
+    Steps are `pace` times as long as the nets' rates say.
+    """
 
     def __init__(
-        self, nets: Nets, net: Mapping[str, Tensor], moments: Mapping[str, Tensor], head: Head, memory: int
+        self,
+        nets: Nets,
+        net: Mapping[str, Tensor],
+        moments: Mapping[str, Tensor],
+        head: Head,
+        memory: int,
+        *,
+        pace: float = 1.0,
     ) -> None:
         self._nets = nets
         self._head = head
         self._hidden = nets.hidden
+        self._pace = pace
         first, second = net["first"], net["second"]
         self._at = first.numel()
         self.before = torch.cat([first.flatten(), second.flatten()])
@@ -145,7 +156,7 @@ class Training:
         square.mul_(_SECOND).addcmul_(self._gradient, self._gradient, value=1.0 - _SECOND)
         unbias = math.sqrt(1.0 - _SECOND**self._taken)
         room = torch.sqrt(square, out=self._room).add_(_EPSILON * unbias).mul_(self._slowness)
-        self.weights.addcdiv_(mean, room, value=-unbias / (1.0 - _FIRST**self._taken))
+        self.weights.addcdiv_(mean, room, value=-unbias / (1.0 - _FIRST**self._taken) * self._pace)
         if self._taken % _CLEAN_EVERY == 0:
             self._clean()
 

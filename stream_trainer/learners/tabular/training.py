@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from stream_trainer.features import Standardiser
 from stream_trainer.learner import Batch, LearnReport, State
+from stream_trainer.learners.pace import PART, Pace
 from stream_trainer.learners.tabular.drift import NO_DRIFT, Drift, Judged, judged_by
 from stream_trainer.learners.tabular.model import SURENESS, Model, Parts, Seen
 from stream_trainer.learners.tabular.naming import joined, split
@@ -58,16 +59,18 @@ def learned(recipe: Recipe, state: State, batch: Batch, seen: Seen) -> tuple[Sta
     since = rows.since(judged.start, judged.keep) if judged.noticed else rows
     report = replace(_NOTHING, rows=batch.rows, loss=loss, finite=math.isfinite(loss))
     report = replace(report, answered=judged.noticed, new_concept=judged.new_concept)
-    learning: Parts = {}
+    pace = Pace.of(state.training)
+    learning: Parts = {PART: pace.after(batch.rows)}
     if model.nets:
-        net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
+        width = model.memory.width(head.size)
+        net = Training(model.nets, parts["nets"], training["nets"], head, width, pace=pace.at(0))
         _teach(recipe, net, rows, since, judged, before + batch.rows, generator)
         parts["nets"], learning["nets"] = net.tensors(), net.moments()
         report = _report(net, report)
     if model.linear:
         own = inputs[:, model.memory.width(head.size) :]
-        weights = model.linear.learned(parts["linear"]["weights"], own, codes, counts, head, recipe.passes.rows)
-        parts["linear"] = {"weights": weights}
+        weights, size = parts["linear"]["weights"], recipe.passes.rows
+        parts["linear"]["weights"] = model.linear.learned(weights, own, codes, counts, head, size, pace=pace.at(0))
 
     # 4. What is remembered.
     kept = since.kept(model.replay, model.memory.width(head.size))
@@ -108,6 +111,7 @@ def _tried(
     model, head = recipe.model, recipe.model.head(state.spec)
     parts, training = split(state.serving), split(state.training)
     seen = before + len(rows.codes) - rows.old
+    pace = Pace.of(state.training).at(0)
 
     def forecasts(learning: Judged) -> Forecasts:
         def after(part: Rows, inputs: Tensor) -> Tensor:
@@ -115,7 +119,8 @@ def _tried(
             trial.set_state(generator.get_state())
             found = dict(parts)
             if model.nets:
-                net = Training(model.nets, parts["nets"], training["nets"], head, model.memory.width(head.size))
+                width = model.memory.width(head.size)
+                net = Training(model.nets, parts["nets"], training["nets"], head, width, pace=pace)
                 if learning.noticed:
                     part = part.all_new()
                 _teach(recipe, net, part, part, learning, seen, trial)

@@ -20,6 +20,8 @@ _SHOWN = (
     "mlserver",
     "deep-river",
     "river",
+    "nannyml",
+    "pandas",
     "matplotlib",
     "fastapi",
     "starlette",

@@ -1,4 +1,4 @@
-"""What the service logs, one line a record: JSON for machines, or text for a terminal.
+"""What a process logs, one line a record: JSON for machines, or text for a terminal.
 
 Whatever a client or a broken file gets into a message stays inside its line: line breaks and control characters are
 escaped, and what is too long is cut.

@@ -1,0 +1,124 @@
+"""Alerts by the clock: nobody asks, or the version that answers is too old. They come although no record does.
+
+Their life is kept apart from that of the windows: it is of this process alone, and begins with what `P.alerts` says is open.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from monitors import life
+from monitors.alerts import Alert, Open, WindowSpan
+from monitors.life import Life, LifePolicy
+from monitors.performance import presence
+from monitors.performance.presence import Presence
+from monitors.status import Metrics
+from stream_trainer.kafka import Message
+from stream_trainer.monitoring import Monitoring
+from stream_trainer.schema import as_datetime
+
+KINDS = ("silence", "freshness")
+_POLICY = LifePolicy(resolve_after=1, cooldown=timedelta(0))
+_log = logging.getLogger(__name__)
+
+
+class Covered(NamedTuple):
+    """The version that answers, and when it last had the end of the log covered."""
+
+    at: datetime
+    version: int
+
+
+def by_clock(open_alerts: Mapping[str, Alert]) -> Open:
+    """Those of the open alerts that are raised here."""
+    return {key: alert for key, alert in open_alerts.items() if alert.kind in KINDS}
+
+
+def covered(messages: Sequence[Message]) -> Covered | None:
+    """What the newest word of the champion in `P.models` says; None when there is none, or it is unreadable."""
+    for message in reversed(messages):
+        if message.key == "champion":
+            try:
+                return msgspec.convert(message.value, _Announced).covered
+            except msgspec.ValidationError:
+                return None
+    return None
+
+
+class _Announced(msgspec.Struct):
+    version: int
+    covered_at: datetime | float
+
+    @property
+    def covered(self) -> Covered:
+        return Covered(as_datetime(self.covered_at), self.version)
+
+
+class Attendance:
+    """Looks at the clock; `saw` may be called by another thread meanwhile.
+
+    Args:
+        pipeline: its name.
+        limits: how long nobody may ask, and how old a version may be.
+        champion: asks who answers now.
+        publish: writes to `P.alerts`.
+        open_alerts: all that `P.alerts` knew at the start.
+        clock: now, UTC.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        limits: Monitoring,
+        *,
+        champion: Callable[[], Covered | None],
+        publish: Callable[[Sequence[Alert]], None],
+        metrics: Metrics,
+        open_alerts: Open,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._pipeline = pipeline
+        self._limits = limits
+        self._champion = champion
+        self._publish = publish
+        self._metrics = metrics
+        self._clock = clock
+        self._life = Life(open=by_clock(open_alerts))
+        kinds = {alert.kind for alert in self._life.open.values()}
+        self._presence = Presence(began=clock(), silent="silence" in kinds, stale="freshness" in kinds)
+        self._newest: datetime | None = None
+        self._lock = threading.Lock()
+        metrics.alerts((), self._life.open.values(), part="clock")
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is any limit."""
+        return self._limits.silence is not None or self._limits.staleness is not None
+
+    def saw(self, appended: datetime | None) -> None:
+        """Kafka got a prediction at this moment."""
+        with self._lock:
+            if appended is not None and (self._newest is None or appended > self._newest):
+                self._newest = appended
+
+    def look(self) -> None:
+        """Look once, and publish what began or ended."""
+        now, champion = self._clock(), self._champion()
+        with self._lock:
+            seen = presence.Seen(prediction=self._newest)
+        if champion is not None:
+            seen = msgspec.structs.replace(seen, covered=champion.at, version=champion.version)
+        found, findings = presence.look(self._presence, seen, now, self._limits)
+        span = WindowSpan(start=now, end=now, rows=0)
+        about = life.Seen(pipeline=self._pipeline, window=span, model_version=seen.version, offsets={})
+        after, events = life.step(self._life, findings, about, _POLICY)
+        if events:
+            self._publish(events)
+        self._life, self._presence = after, found
+        self._metrics.alerts(events, after.open.values(), part="clock")
+        for event in events:
+            _log.warning("alert %s %s: %s", event.alert_key, event.status, event.message)

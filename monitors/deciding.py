@@ -1,0 +1,215 @@
+"""All tests of one round become findings, and the round as a whole keeps its false-alarm budget.
+
+A round is one block of windows with all features, segments and references. Benjamini and Hochberg (1995) decide over all of
+its tests: while nothing changes, any alarm in the round is at most as probable as the budget; where something has
+changed, at most that share of what is called drift is wrong. Pure; nothing is remembered between rounds.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from monitors.comparing import Counts, compare, compare_shares
+from monitors.effects import effects
+from monitors.findings import Against, Effect, Finding, Kind
+from monitors.moved import moved_bins, moved_shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One comparison to be made: a feature in a segment against a reference.
+
+    Attributes:
+        kind: what a difference in values is; "drift", "prediction", "label" or "multivariate".
+        window: counts in the frozen bins, `[bins]`, the bins of quality included.
+        reference: the same of the reference.
+        names: a readable name for each bin.
+        ordered: whether bins are ranges of numbers.
+        quality: which bins hold no proper value (missing, NaN, infinite, out of range, unseen); they are compared on
+            their own, and the result is a finding of kind "quality".
+        places: where each value bin is on the axis, for Wasserstein; None: bins are one apart.
+        unanswerable: why nothing can be compared (another reference, no such column); "" when it can.
+    """
+
+    kind: Kind
+    feature: str
+    segment: str = ""
+    against: Against
+    window: Counts
+    reference: Counts
+    names: Sequence[str]
+    ordered: bool = True
+    quality: Sequence[int] = ()
+    places: NDArray[np.float64] | None = None
+    unanswerable: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a round may do.
+
+    Attributes:
+        budget: the probability of any alarm while nothing has changed (`scales.budgets`, or a share of it).
+        windows: how many windows are taken together.
+        min_rows: with fewer known values on either side there is no verdict.
+    """
+
+    budget: float
+    windows: int = 1
+    min_rows: int = 50
+
+
+def decide(questions: Sequence[Question], round_: Round, together: Iterable[Finding] = ()) -> list[Finding]:
+    """Answer all questions, and call drift what stands out.
+
+    Args:
+        questions: in any order; each gives a finding of its kind and, when it has bins of quality, another one.
+        round_: the budget and the least rows.
+        together: findings of others with valid p-values of this round (state "quiet", or "not enough data"): they
+            share the budget.
+
+    Returns:
+        The findings in the order of the questions, then those handed in; `threshold` is the round's.
+    """
+    found: list[list[Finding]] = [[] for _ in questions]
+    for alike in _alike(questions).values():
+        chosen = [questions[i] for i in alike]
+        for place, findings in zip(alike, _answer(chosen, round_), strict=True):
+            found[place] = findings
+    return decide_alone([*(one for findings in found for one in findings), *together], round_.budget)
+
+
+def decide_alone(findings: Sequence[Finding], budget: float) -> list[Finding]:
+    """Decide findings that carry a budget of their own, by the same rule and apart from all others."""
+    tested = [finding.p_value for finding in findings if finding.state != "not enough data"]
+    threshold = critical_p_value(np.asarray(tested), budget)
+    return [_decided(finding, threshold) for finding in findings]
+
+
+def critical_p_value(p_values: NDArray[np.float64], budget: float) -> float:
+    """Benjamini and Hochberg's: p-values up to this one are discoveries; when there are none, what one would have taken."""
+    tests = len(p_values)
+    if not tests:
+        return 0.0
+    passed = np.flatnonzero(np.sort(p_values) <= budget * np.arange(1, tests + 1) / tests)
+    discoveries = int(passed[-1]) + 1 if len(passed) else 1
+    return budget * discoveries / tests
+
+
+def _decided(finding: Finding, threshold: float) -> Finding:
+    if finding.state == "not enough data":
+        return finding
+    drifted = finding.p_value <= threshold
+    return msgspec.structs.replace(finding, state="drift" if drifted else "quiet", threshold=threshold)
+
+
+def _alike(questions: Sequence[Question]) -> dict[tuple[object, ...], list[int]]:
+    """Questions that can be answered in one go: the same bins, of the same meaning."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for i, question in enumerate(questions):
+        shape = (question.ordered, len(question.window), tuple(question.quality), question.places is None)
+        found.setdefault(shape, []).append(i)
+    return found
+
+
+def _answer(questions: Sequence[Question], round_: Round) -> list[list[Finding]]:
+    window = np.stack([np.asarray(question.window, dtype=np.int64) for question in questions])
+    reference = np.stack([np.asarray(question.reference, dtype=np.int64) for question in questions])
+    kept = np.ones(window.shape[1], dtype=bool)
+    kept[list(questions[0].quality)] = False
+    values = _values(questions, window[:, kept], reference[:, kept], np.flatnonzero(kept), round_)
+    if not questions[0].quality:
+        return [[value] for value in values]
+    return [list(pair) for pair in zip(values, _quality(questions, window, reference, round_), strict=True)]
+
+
+def _values(
+    questions: Sequence[Question], window: Counts, reference: Counts, bins: Counts, round_: Round
+) -> list[Finding]:
+    """Findings about where the proper values are."""
+    rows, reference_rows = window.sum(axis=1), reference.sum(axis=1)
+    first = questions[0]
+    places = None if first.places is None else np.stack([q.places for q in questions if q.places is not None])
+    compared = compare(window, reference, ordered=first.ordered)
+    sizes = effects(window, reference, ordered=first.ordered, places=places)
+    findings = []
+    for i, question in enumerate(questions):
+        reason = question.unanswerable or _too_little(int(rows[i]), int(reference_rows[i]), round_.min_rows)
+        if not reason and not compared.freedom[i]:
+            reason = "every value is in the same bin"
+        effect = Effect(
+            psi=float(sizes.psi[i]),
+            jensen_shannon=float(sizes.jensen_shannon[i]),
+            kolmogorov_smirnov=None if sizes.kolmogorov_smirnov is None else float(sizes.kolmogorov_smirnov[i]),
+            wasserstein=None if sizes.wasserstein is None else float(sizes.wasserstein[i]),
+        )
+        # Words only where they can be needed: a p-value above the budget is never a discovery.
+        told = not reason and compared.p_value[i] <= round_.budget
+        findings.append(
+            Finding(
+                kind=question.kind,
+                feature=question.feature,
+                segment=question.segment,
+                against=question.against,
+                state="not enough data" if reason else "quiet",
+                windows=round_.windows,
+                statistic=0.0 if reason else float(compared.statistic[i]),
+                p_value=1.0 if reason else float(compared.p_value[i]),
+                effect=Effect() if reason else effect,
+                rows=int(rows[i]),
+                reference_rows=int(reference_rows[i]),
+                detail=moved_bins(question.names, bins, window[i], reference[i], question.ordered) if told else reason,
+            )
+        )
+    return findings
+
+
+def _quality(questions: Sequence[Question], window: Counts, reference: Counts, round_: Round) -> list[Finding]:
+    """Findings about how many values are no proper ones: each bin of quality against all other rows."""
+    rows, reference_rows = window.sum(axis=1), reference.sum(axis=1)
+    bins = np.asarray(questions[0].quality)
+    bad, bad_before = window[:, bins], reference[:, bins]
+    compared = compare_shares(bad, rows[:, None], bad_before, reference_rows[:, None])
+    asked = compared.freedom.sum(axis=1)
+    p_value = np.where(asked > 0, np.minimum(1.0, compared.p_value.min(axis=1) * asked), 1.0)
+    both = [
+        np.column_stack([side, total - side.sum(axis=1)]) for side, total in ((bad, rows), (bad_before, reference_rows))
+    ]
+    sizes = effects(both[0], both[1], ordered=False)
+    findings = []
+    for i, question in enumerate(questions):
+        reason = question.unanswerable or _too_little(int(rows[i]), int(reference_rows[i]), round_.min_rows)
+        told = not reason and p_value[i] <= round_.budget
+        findings.append(
+            Finding(
+                kind="quality",
+                feature=question.feature,
+                segment=question.segment,
+                against=question.against,
+                state="not enough data" if reason else "quiet",
+                windows=round_.windows,
+                statistic=0.0 if reason else float(compared.statistic[i].max()),
+                p_value=1.0 if reason else float(p_value[i]),
+                effect=Effect()
+                if reason
+                else Effect(psi=float(sizes.psi[i]), jensen_shannon=float(sizes.jensen_shannon[i])),
+                rows=int(rows[i]),
+                reference_rows=int(reference_rows[i]),
+                detail=moved_shares(question.names, bins, bad[i] / rows[i], bad_before[i] / reference_rows[i])
+                if told
+                else reason,
+            )
+        )
+    return findings
+
+
+def _too_little(rows: int, reference_rows: int, min_rows: int) -> str:
+    for where, found in (("in the window", rows), ("in the reference", reference_rows)):
+        if not found:
+            return f"no known value {where}"
+        if found < min_rows:
+            return f"{found} known values {where}, at least {min_rows} are needed"
+    return ""

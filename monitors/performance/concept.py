@@ -1,0 +1,123 @@
+"""Concept change on the error stream: whether labels depend on what was asked in another way than before.
+
+For classes a row's error is its *surprise*: log loss minus the loss that the answer itself expects, its entropy. While
+answers are calibrated its mean is 0 whatever is asked, so harder questions alone are no change. For numbers it is the
+logarithm of the absolute error, which no outlier moves far. Two detectors look at it: ADWIN at its mean, and bets on
+ranks (`edetector`), which know nothing of the mean before and hold their rate while windows are exchangeable.
+"""
+
+import math
+
+import msgspec
+import numpy as np
+
+from monitors.findings import Finding
+from monitors.performance.adwin import Bucket, Cut, after_cut, best_cut, bucket, extended
+from monitors.performance.counting import FLOOR
+from monitors.performance.edetector import EDetector, stepped
+from monitors.performance.exact import as_float
+from monitors.performance.tally import Tally
+
+HOLD = 12
+_OCTAVE, _FAR = 4.0, 8.0
+_LEAST_VARIANCE, _LEAST_SPREAD = 1e-4, 0.25
+
+
+class Concept(msgspec.Struct, frozen=True, kw_only=True):
+    """How far both detectors are; msgpack-able, about 12 kB when full. A function of the windows, in their order.
+
+    Attributes:
+        detector: of the windows' errors in standard errors.
+        buckets: of ADWIN.
+        held: for so many windows more a cut stays a finding; `cut`: that one.
+        centre, spread: mean and standard deviation of the first window's errors in octaves, numbers only.
+    """
+
+    detector: EDetector = EDetector()
+    buckets: list[Bucket] = []
+    held: int = 0
+    cut: Cut = Cut()
+    centre: float | None = None
+    spread: float = 1.0
+
+
+def judged(concept: Concept, now: Tally, *, rate: float, windows: int = 1) -> tuple[Concept, Finding]:
+    """With one more window, and kind `concept`: `drift` while errors are larger than before.
+
+    Args:
+        concept: after the window before.
+        now: the window's figures, at least 1 row.
+        rate: alarms a window that are to be expected at most while nothing changes; each detector has half.
+        windows: how many windows of the clock `now` is.
+
+    `p_value` is twice the smaller of both: ADWIN's, and one by the bets' evidence. `statistic` is the evidence, or 1 over
+    ADWIN's p-value when that is more.
+    """
+    concept = _centred(concept, now)
+    rows, total, squares, variance = _sums(concept, now)
+    detector = stepped(concept.detector, total / math.sqrt(max(variance, rows * _LEAST_VARIANCE)), rate=rate / 2)
+    buckets = extended(concept.buckets, bucket(rows, total, squares))
+    cut, held = best_cut(buckets, reach=_reach(now)), max(concept.held - 1, 0)
+    shown = concept.cut if held else Cut()
+    if cut.p_value <= rate / 2:
+        buckets = after_cut(buckets, cut)
+        held, shown = (HOLD, cut) if cut.after > cut.before else (0, Cut())
+    after = msgspec.structs.replace(concept, detector=detector, buckets=buckets, held=held, cut=shown)
+    return after, _finding(after, rows, rate, windows)
+
+
+def _finding(concept: Concept, rows: int, rate: float, windows: int) -> Finding:
+    cut, evidence = concept.cut, concept.detector.evidence
+    found = concept.detector.open or concept.held > 0
+    p = min(1.0, 2.0 * min(1.0 / max(evidence, 1.0), cut.p_value))
+    detail = []
+    if concept.detector.open:
+        detail.append(f"errors of the newest windows rank high among {len(concept.detector.values)}")
+    if concept.held:
+        detail.append(f"the mean error went from {cut.before:.4g} to {cut.after:.4g}")
+    return Finding(
+        kind="concept",
+        feature="",
+        against="limit",
+        state="drift" if found else "quiet",
+        windows=windows,
+        statistic=max(evidence, 1.0 / cut.p_value),
+        p_value=min(p, rate) if found else p,
+        threshold=rate,
+        rows=rows,
+        reference_rows=sum(b.rows for b in concept.buckets) - rows,
+        detail="; ".join(detail),
+    )
+
+
+def _reach(now: Tally) -> float:
+    """Length of the interval that a row's error lies in."""
+    if now.task == "regression":
+        return 2.0 * _FAR
+    return -math.log(FLOOR) + math.log(max(len(now.labels), 2))
+
+
+def _centred(concept: Concept, now: Tally) -> Concept:
+    if now.task != "regression" or concept.centre is not None:
+        return concept
+    octaves, rows = _octaves(now)
+    centre = float(octaves @ rows / rows.sum())
+    spread = math.sqrt(float((octaves - centre) ** 2 @ rows / rows.sum()))
+    return msgspec.structs.replace(concept, centre=centre, spread=max(spread, _LEAST_SPREAD))
+
+
+def _sums(concept: Concept, now: Tally) -> tuple[int, float, float, float]:
+    """Rows, sum of their errors, of the squares, and the variance that the sum should have."""
+    count = now.losses.rows
+    if now.task != "regression":
+        return count, as_float(now.surprise), as_float(now.surprise_squares), as_float(now.surprise_variance)
+    octaves, rows = _octaves(now)
+    far = np.clip(octaves - (concept.centre or 0.0), -_FAR, _FAR)
+    return count, float(far @ rows), float(far**2 @ rows), count * concept.spread**2
+
+
+def _octaves(
+    now: Tally,
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    sizes = sorted(now.losses.sizes)
+    return np.array(sizes) / _OCTAVE, np.array([float(now.losses.sizes[size]) for size in sizes])

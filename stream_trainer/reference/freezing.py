@@ -1,0 +1,96 @@
+"""Chooses the bins over the first learned rows: quantiles of numbers, the most frequent words, the largest segments."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Vector
+from stream_trainer.reference import pseudo
+from stream_trainer.reference.bins import Bins, numbers, vectors
+from stream_trainer.reference.frozen import Reference, Segments
+
+QUANTILES = 128
+MAX_WORDS = 32
+MAX_SEGMENTS = 64
+_NORMAL_QUARTILES = 1.349
+
+
+def freeze(contract: Contract, columns: Mapping[str, pa.Array]) -> Reference:
+    """Freeze bins and named segments over some rows.
+
+    Args:
+        contract: whose features and segments.
+        columns: features and segments, `_label` (numbers) and `_output` (lists, see `pseudo.outputs_type`). Without the last
+            two, the bins of a number that is to be predicted know nothing.
+    """
+    features = [_bins(feature, columns[feature.name]) for feature in contract.features]
+    by_name = {bins.feature: bins for bins in features}
+    projected = pseudo.projections(contract, by_name, columns)
+    directions = [_quantiles(f"{pseudo.PROJECTION}{i}", projected[:, i]) for i in range(projected.shape[1])]
+    made: dict[str, pa.Array | NDArray[np.float64]] = {
+        bins.feature: projected[:, i] for i, bins in enumerate(directions)
+    }
+    label = pseudo.label_bins(contract) or _quantiles(pseudo.LABEL, numbers(columns.get(pseudo.LABEL, pa.array([0.0]))))
+    outputs = pseudo.output_bins(contract) or [replace(label, feature=pseudo.OUTPUT)]
+    if pseudo.LABEL in columns:
+        made[pseudo.LABEL] = columns[pseudo.LABEL]
+    if pseudo.OUTPUT in columns:
+        made |= pseudo.answers(contract, columns[pseudo.OUTPUT])
+    given = {**columns, **made}
+    counted = tuple(_counted(bins, given.get(bins.feature)) for bins in (*features, label, *outputs, *directions))
+    return Reference(counted, tuple(Segments(name, _values(columns[name])) for name in contract.segments))
+
+
+def _counted(bins: Bins, column: pa.Array | NDArray[np.float64] | None) -> Bins:
+    counts = np.zeros(bins.size, np.int64) if column is None else np.bincount(bins.assign(column), minlength=bins.size)
+    return replace(bins, counts=tuple(int(c) for c in counts))
+
+
+def _bins(feature: Feature, column: pa.Array) -> Bins:
+    match feature:
+        case Categorical(name=name, vocabulary=vocabulary):
+            seen = _by_frequency(column)
+            words = seen[:MAX_WORDS]
+            known = tuple(sorted({*seen, *(vocabulary or ())} - set(words)))
+            return Bins(feature=name, kind="words", words=words, known=known, sample_words=tuple(column.to_pylist()))
+        case Numeric(name=name, low=low, high=high):
+            values = numbers(column)
+            sample = tuple(float(v) if np.isfinite(v) else None for v in values)
+            found = replace(_quantiles(name, values), low=low, high=high, sample=sample)
+            return replace(found, centres=(found.centre,), spreads=(found.spread,))
+        case Vector(name=name, size=size):
+            parts = vectors(column).reshape(-1, size)
+            centres, spreads = zip(*(_middle(parts[:, i]) for i in range(size)), strict=True)
+            return replace(_quantiles(name, numbers(column)), centres=centres, spreads=spreads)
+
+
+def _quantiles(name: str, values: NDArray[np.float64]) -> Bins:
+    known = values[np.isfinite(values)]
+    cuts = np.quantile(known, np.arange(1, QUANTILES) / QUANTILES) if len(known) else np.zeros(1)
+    centre, spread = _middle(values)
+    edges = tuple(float(e) for e in np.unique(cuts))
+    return Bins(feature=name, kind="number", edges=edges, centre=centre, spread=spread)
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Median and deviation by the quartiles, which a few absurd values do not move; by all values where those are equal."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 1.0
+    low, centre, high = (float(q) for q in np.quantile(known, (0.25, 0.5, 0.75)))
+    with np.errstate(over="ignore"):
+        spread = (high - low) / _NORMAL_QUARTILES or float(known.std())
+    return centre, spread if 0.0 < spread < np.inf else 1.0
+
+
+def _by_frequency(column: pa.Array) -> tuple[str, ...]:
+    counted = pc.drop_null(column).value_counts().to_pylist()
+    return tuple(c["values"] for c in sorted(counted, key=lambda c: (-c["counts"], c["values"])))
+
+
+def _values(column: pa.Array) -> tuple[str, ...]:
+    return tuple(sorted(_by_frequency(column)[: MAX_SEGMENTS - 1]))

@@ -1,0 +1,155 @@
+"""What alerts ask of the trainer: once each, whatever is repeated, and holds end when nobody needs them."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitors.acting import Actor, publishing
+from monitors.alerts import Alert, WindowSpan
+from stream_trainer.acting import (
+    Asked,
+    HoldPromotion,
+    RaiseLearningRate,
+    ReleasePromotion,
+    RollBack,
+    When,
+    id_of_alert,
+    parse,
+)
+from tests.core.test_acting import SCHEMA
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+RULES = (
+    When(kind="drift", severity="critical", do=RaiseLearningRate()),
+    When(kind="drift", do=HoldPromotion()),
+    When(kind="drift", feature="y", severity="critical", do=RollBack()),
+)
+
+
+def alert(feature: str, status: str = "opened", severity: str = "critical", minutes: int = 0, opened: int = 0) -> Alert:
+    at = AT + timedelta(minutes=minutes)
+    return Alert(
+        alert_key=f"drift/{feature}",
+        pipeline="p",
+        status=status,  # type: ignore[arg-type]
+        severity=severity,  # type: ignore[arg-type]
+        feature=feature,
+        statistic=9.0,
+        threshold=1.0,
+        psi=0.3,
+        window=WindowSpan(start=at, end=at, rows=100),
+        model_version=3,
+        opened_at=AT + timedelta(minutes=opened),
+        updated_at=at,
+        message="m",
+    )
+
+
+def kinds(found: Sequence[Asked]) -> list[str]:
+    return [request.action.kind for request in found]
+
+
+class World:
+    def __init__(self) -> None:
+        self.sent: list[Asked] = []
+        self.trouble: Exception | None = None
+        self.actor = Actor(RULES, self.send)
+
+    def send(self, requests: Sequence[Asked]) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+        self.sent += requests
+
+    def restart(self, *open_keys: str) -> None:
+        self.actor = Actor(RULES, self.send, asked=self.sent, open_keys=open_keys)
+
+
+def test_an_alert_asks_what_its_rules_say_and_names_itself() -> None:
+    world = World()
+    found = world.actor.act([alert("x", severity="warning")])
+    assert kinds(found) == ["hold_promotion"]
+    assert found[0].action_id == id_of_alert("drift/x", AT, HoldPromotion())
+    assert found[0].alert is not None
+    assert (found[0].alert.alert_key, found[0].alert.since, found[0].by) == ("drift/x", AT, "monitor")
+    assert kinds(world.actor.act([alert("x", "updated", "critical", 5)])) == ["raise_learning_rate"]
+    assert kinds(world.actor.act([alert("y")])) == ["raise_learning_rate", "hold_promotion", "roll_back"]
+    for request in world.sent:
+        data = msgspec.json.encode(request)
+        SCHEMA.validate(json.loads(data))
+        assert parse(request.action_id.encode(), data) == request
+
+
+def test_a_hold_ends_with_the_last_alert_that_asked_for_one() -> None:
+    world = World()
+    holds = [r for f in "xy" for r in world.actor.act([alert(f, severity="warning")])]
+    assert kinds(world.actor.act([alert("x", "resolved", minutes=5)])) == []
+    released = world.actor.act([alert("y", "resolved", minutes=9)])
+    assert [r.action for r in released] == [ReleasePromotion(hold=hold.action_id) for hold in holds]
+    assert {r.asked_at for r in released} == {AT + timedelta(minutes=9)}
+    assert world.actor.act([alert("z", "resolved", minutes=9)]) == []
+    assert kinds(world.actor.act([alert("x", severity="warning", minutes=20, opened=20)])) == ["hold_promotion"]
+
+
+def test_what_could_not_be_sent_is_asked_again() -> None:
+    world = World()
+    world.trouble = OSError("no broker")
+    with pytest.raises(OSError, match="no broker"):
+        world.actor.act([alert("x")])
+    world.trouble = None
+    assert kinds(world.actor.act([alert("x")])) == ["raise_learning_rate", "hold_promotion"]
+
+
+def test_a_release_that_a_dead_monitor_owed_is_asked_for_at_the_start_after_the_alerts_are_told() -> None:
+    world = World()
+    told: list[Any] = []
+    world.actor.act([alert("x", severity="warning")])
+    world.restart()
+    publish = publishing(lambda events: told.append((list(events), len(world.sent))), world.actor)
+    assert kinds(world.sent) == ["hold_promotion", "release_promotion"]
+    publish([alert("y")])
+    assert [sent for _, sent in told] == [2]
+    assert len(world.sent) == 5
+
+
+def test_a_key_with_anything_in_it_is_still_a_request() -> None:
+    world = World()
+    found = world.actor.act([alert("a\nb\x1b[31m\u2028" + "x" * 1000)])
+    for request in found:
+        assert parse(request.action_id.encode(), msgspec.json.encode(request)) == request
+
+
+STEPS = st.lists(st.tuples(st.sampled_from("xyz"), st.booleans(), st.booleans()), max_size=30)
+
+
+@given(STEPS)
+def test_restarts_and_repetitions_ask_for_nothing_more_and_no_hold_outlives_its_alerts(
+    steps: list[tuple[str, bool, bool]],
+) -> None:
+    once, often = World(), World()
+    open_since: dict[str, int] = {}
+    for minute, (feature, repeat, restart) in enumerate(steps):
+        status = "resolved" if feature in open_since else "opened"
+        event = alert(feature, status, "warning", minute, open_since.pop(feature, minute))
+        if status == "opened":
+            open_since[feature] = minute
+        once.actor.act([event])
+        often.actor.act([event])
+        if restart:
+            often.restart(*(f"drift/{name}" for name in open_since))
+        if repeat:
+            often.actor.act([event])
+    assert [r.action_id for r in often.sent] == [r.action_id for r in once.sent]
+    holds = {r.action_id for r in once.sent if isinstance(r.action, HoldPromotion)}
+    released = {r.action.hold for r in once.sent if isinstance(r.action, ReleasePromotion)}
+    assert released <= holds
+    if not open_since:
+        assert released == holds
+    assert len({r.action_id for r in once.sent}) == len(once.sent)
+    assert all(a.asked_at <= b.asked_at for a, b in itertools.pairwise(once.sent))

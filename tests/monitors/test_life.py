@@ -1,0 +1,194 @@
+"""The life of an alert: one certain finding opens it, several quiet rounds end it, and the same rounds tell the same."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from monitors.alerts import Alert, WindowSpan
+from monitors.findings import Effect, Finding
+from monitors.life import Life, LifePolicy, Seen, severity_of, step
+
+from .worlds import START
+
+POLICY = LifePolicy(repeat_every=timedelta(minutes=50), cooldown=timedelta(minutes=15))
+MINUTES = 5
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "alert.json").read_text())
+
+
+def seen(number: int, windows: int = 1) -> Seen:
+    end = START + timedelta(minutes=MINUTES * (number + 1))
+    span = WindowSpan(start=end - timedelta(minutes=MINUTES * windows), end=end, rows=2_000)
+    return Seen(pipeline="flights", window=span, model_version=number + 1, offsets={"P.predictions": {0: (0, 9)}})
+
+
+def finding(p_value: float, psi: float = 0.2, **fields: object) -> Finding:
+    found = Finding(
+        kind="drift",
+        feature="x",
+        against="learned",
+        state="drift" if p_value <= 1e-6 else "quiet",
+        p_value=p_value,
+        threshold=1e-6,
+        effect=Effect(psi=psi),
+        rows=2_000,
+        detail="[0, 1): 1.00% -> 2.00%",
+    )
+    return msgspec.structs.replace(found, **fields)
+
+
+DRIFT, QUIET, DOUBT = finding(1e-9), finding(0.4), finding(0.005)
+NOTHING = finding(1.0, state="not enough data")
+BAD = finding(1e-9, psi=0.3)
+
+
+def walk(rounds: list[Finding], life: Life | None = None) -> list[tuple[int, Alert]]:
+    life = life or Life()
+    found = []
+    for number, one in enumerate(rounds):
+        life, events = step(life, [one], seen(number, one.windows), POLICY)
+        found += [(number, event) for event in events]
+    return found
+
+
+def told(rounds: list[Finding]) -> list[tuple[int, str]]:
+    return [(number, event.status) for number, event in walk(rounds)]
+
+
+def test_one_certain_round_opens_an_alert_and_two_quiet_ones_end_it() -> None:
+    found = walk([QUIET, DRIFT, DRIFT, QUIET, DRIFT, QUIET, QUIET, QUIET])
+
+    assert [(n, e.status) for n, e in found] == [(1, "opened"), (6, "resolved")]
+    opened, resolved = (event for _, event in found)
+    assert opened.alert_key == resolved.alert_key == "drift/learned/x"
+    assert opened.since == seen(1).window.start
+    assert resolved.opened_at == opened.opened_at == seen(1).window.end
+    assert (opened.p_value, opened.threshold, opened.psi, opened.severity) == (1e-9, 1e-6, 0.2, "warning")
+    assert "the world moved and the model did not" in opened.message
+    assert "version 2" in opened.message
+    assert "[0, 1): 1.00% -> 2.00%" in opened.message
+
+
+def test_what_is_in_doubt_opens_nothing_and_ends_nothing() -> None:
+    assert told([DOUBT] * 5) == []
+    assert told([DRIFT, QUIET, DOUBT, QUIET, DOUBT, QUIET, QUIET]) == [(0, "opened"), (6, "resolved")]
+
+
+def test_too_little_data_changes_nothing() -> None:
+    assert told([NOTHING, DRIFT, QUIET, NOTHING, QUIET]) == [(1, "opened"), (4, "resolved")]
+
+
+def test_a_lasting_alert_is_repeated_seldom_and_a_worse_one_at_once() -> None:
+    assert told([DRIFT] * 22) == [(0, "opened"), (10, "updated"), (20, "updated")]
+    found = walk([DRIFT, BAD, BAD, DRIFT])
+    assert [(n, e.status, e.severity) for n, e in found] == [(0, "opened", "warning"), (1, "updated", "critical")]
+
+
+def test_after_its_end_an_alert_rests_unless_it_is_worse() -> None:
+    rounds = [DRIFT, QUIET, QUIET, DRIFT, DRIFT, DRIFT]
+
+    assert told(rounds) == [(0, "opened"), (2, "resolved"), (5, "opened")]
+    assert told([*rounds[:3], BAD]) == [(0, "opened"), (2, "resolved"), (3, "opened")]
+
+
+def test_an_alert_that_many_windows_found_is_not_ended_by_single_ones() -> None:
+    together, still = finding(1e-9, windows=16), finding(0.4, windows=16)
+
+    assert told([together, *[QUIET] * 30]) == [(0, "opened")]
+    assert told([together, QUIET, still, QUIET, still]) == [(0, "opened"), (4, "resolved")]
+
+
+def test_windows_of_an_alert_that_has_ended_do_not_open_it_again() -> None:
+    together = finding(1e-9, psi=0.5, windows=16)
+
+    assert told([DRIFT, QUIET, QUIET, *[QUIET] * 12, together]) == [(0, "opened"), (2, "resolved")]
+    assert told([DRIFT, QUIET, QUIET, *[QUIET] * 16, together])[-1] == (19, "opened")
+
+
+def test_what_differs_from_both_references_is_told_as_not_learned() -> None:
+    both = [finding(1e-9), finding(1e-12, against="baseline")]
+    life, events = step(Life(), both, seen(0), POLICY)
+
+    assert [event.alert_key for event in events] == ["drift/learned/x"]
+    # Meanwhile the baseline says nothing, even when the learned reference is quiet for a round.
+    life, events = step(life, [finding(0.4), finding(1e-12, against="baseline")], seen(1), POLICY)
+    assert events == []
+    life, events = step(life, [finding(0.4), finding(1e-12, against="baseline")], seen(2), POLICY)
+    assert [(event.alert_key, event.status) for event in events] == [("drift/learned/x", "resolved")]
+    _, events = step(life, [finding(0.4), finding(1e-12, against="baseline")], seen(3), POLICY)
+    assert [(event.alert_key, event.status) for event in events] == [("drift/baseline/x", "opened")]
+
+
+@pytest.mark.parametrize(
+    ("learned", "words"),
+    [
+        ([QUIET], "the world moved and the model followed"),
+        ([DOUBT], "whether version 1 followed is not certain"),
+        ([NOTHING], "has learned cannot be compared"),
+        ([], "has learned cannot be compared"),
+    ],
+)
+def test_drift_from_the_baseline_alone_says_whether_the_model_followed(learned: list[Finding], words: str) -> None:
+    _, events = step(Life(), [*learned, finding(1e-12, against="baseline")], seen(0), POLICY)
+
+    assert [event.alert_key for event in events] == ["drift/baseline/x"]
+    assert words in events[0].message
+
+
+def test_kinds_with_one_alert_for_both_references_are_led_by_what_drifted() -> None:
+    quiet, drifted = finding(0.4, kind="quality"), finding(1e-9, kind="quality", against="baseline")
+    _, events = step(Life(), [quiet, drifted], seen(0), POLICY)
+
+    assert [(event.alert_key, event.against) for event in events] == [("quality/x", "baseline")]
+    _, events = step(Life(), [drifted, finding(1e-8, kind="quality")], seen(0), POLICY)
+    assert [(event.alert_key, event.against) for event in events] == [("quality/x", "learned")]
+
+
+def test_severity_is_the_findings_own_or_that_of_its_effect() -> None:
+    sizes = [severity_of(finding(1e-9, psi=psi), POLICY) for psi in (0.05, 0.1, 0.24, 0.25)]
+
+    assert sizes == ["info", "warning", "warning", "critical"]
+    assert severity_of(finding(1e-9, effect=Effect()), POLICY) == "warning"
+    assert severity_of(finding(1e-9, psi=0.5, severity="info"), POLICY) == "info"
+
+
+ROUNDS = st.lists(
+    st.sampled_from([DRIFT, QUIET, DOUBT, NOTHING, BAD, finding(1e-9, windows=4), finding(0.4, windows=4)]), max_size=50
+)
+
+
+@given(ROUNDS)
+def test_a_life_is_opened_updates_resolved_in_that_order(rounds: list[Finding]) -> None:
+    is_open = False
+    validator = Draft202012Validator(SCHEMA)
+    for _, event in walk(rounds):
+        assert (event.status == "opened") != is_open
+        is_open = event.status != "resolved"
+        assert event.updated_at >= event.opened_at
+        validator.validate(json.loads(msgspec.json.encode(event)))
+
+
+@given(ROUNDS, st.integers(0, 50))
+def test_a_life_that_was_written_down_and_read_again_tells_the_same(rounds: list[Finding], at: int) -> None:
+    life, events = Life(), []
+    for number, one in enumerate(rounds):
+        if number == at:
+            life = msgspec.msgpack.decode(msgspec.msgpack.encode(life), type=Life)
+            again = step(life, [one], seen(number, one.windows), POLICY)
+            assert again == step(life, [one], seen(number, one.windows), POLICY)
+        life, some = step(life, [one], seen(number, one.windows), POLICY)
+        events += [(number, event) for event in some]
+
+    assert events == walk(rounds)
+
+
+@given(ROUNDS)
+def test_quiet_rounds_of_the_longest_scale_always_end_an_alert(rounds: list[Finding]) -> None:
+    found = walk([*rounds, *[finding(0.4, windows=64)] * 2])
+
+    assert not found or found[-1][1].status == "resolved"
