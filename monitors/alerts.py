@@ -12,7 +12,7 @@ import msgspec
 
 from monitors.findings import Against, Effect, Finding, Kind, Severity
 from monitors.history import Offsets
-from stream_trainer.kafka import Message
+from stream_trainer.topic_reading import Message
 
 Status = Literal["opened", "updated", "resolved"]
 Open = dict[str, "Alert"]

@@ -17,9 +17,9 @@ from monitors.life import Life, LifePolicy
 from monitors.performance import presence
 from monitors.performance.presence import Presence
 from monitors.status import Metrics
-from stream_trainer.kafka import Message
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.schema import as_datetime
+from stream_trainer.topic_reading import Message
 
 KINDS = ("silence", "freshness")
 _POLICY = LifePolicy(resolve_after=1, cooldown=timedelta(0))

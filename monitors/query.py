@@ -33,11 +33,12 @@ from monitors.summary import Summarise, Summary
 from monitors.webhook import Webhook, webhook_of
 from stream_trainer.action_log import all_requests
 from stream_trainer.errors import BrokerUnavailable, StreamTrainerError
-from stream_trainer.kafka import Admin, ControlProducer, read_all, spark_options, topic_plans
+from stream_trainer.kafka import Admin, ControlProducer, spark_options, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import Storage, open_storage
+from stream_trainer.topic_reading import read_all
 
 TRIGGER = "2 seconds"
 COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")

@@ -4,7 +4,6 @@ Control topics go through kafka-python; what has volume goes through librdkafka 
 is read-committed and every producer partitions by murmur2, so that Java and Python agree.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def _bootstrap(settings: KafkaSettings) -> str:
     return settings.bootstrap_servers
 
 
-def _connected(kind: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+def connected(kind: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """A client of kafka-python.
 
     One that finds no broker leaves its thread and its sockets behind (3.0.12): whoever asks again and again while Kafka is
@@ -184,7 +183,7 @@ class Admin:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         with reached("connecting", settings):
-            self._client = _connected(KafkaAdminClient, client_options(settings))
+            self._client = connected(KafkaAdminClient, client_options(settings))
 
     def close(self) -> None:
         """Release the connection."""
@@ -307,6 +306,12 @@ class Log:
         return {tp.partition: int(offset) for tp, offset in found.items()}
 
 
+def committed_reader(settings: KafkaSettings, **options: Any) -> KafkaConsumer:
+    """A read-committed consumer in no group; `options` are kafka-python's."""
+    own = {"isolation_level": "read_committed", "enable_auto_commit": False, "group_id": None}
+    return connected(KafkaConsumer, {**client_options(settings), **own, **options})
+
+
 class ControlProducer:
     """Keyed JSON to control topics, synchronous: what `send` returned from is on the broker."""
 
@@ -314,7 +319,7 @@ class ControlProducer:
         self.settings = settings
         with reached("connecting", settings):
             options = {**client_options(settings), "acks": "all", "max_request_size": CONTROL_BYTES}
-            self._producer = _connected(KafkaProducer, options)
+            self._producer = connected(KafkaProducer, options)
 
     def send(self, topic: str, records: Iterable[tuple[str, Any]]) -> None:
         """Write `(key, JSON value)` records and wait for the broker; None as a value is a tombstone."""
@@ -332,61 +337,3 @@ class ControlProducer:
         """Flush and release the connection."""
         with reached("closing a producer", self.settings):
             self._producer.close(timeout=self.settings.request_timeout_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record of a control topic."""
-
-    key: str
-    value: Any
-    offset: int
-    timestamp: float
-
-
-def committed_reader(settings: KafkaSettings, **options: Any) -> KafkaConsumer:
-    """A read-committed consumer in no group; `options` are kafka-python's."""
-    own = {"isolation_level": "read_committed", "enable_auto_commit": False, "group_id": None}
-    return _connected(KafkaConsumer, {**client_options(settings), **own, **options})
-
-
-def read_all(settings: KafkaSettings, topic: str, *, seconds: float = 30.0) -> list[Message]:
-    """Every record of a topic up to its present end, in partition and offset order; values parsed from JSON."""
-    with reached(f"reading {topic}", settings):
-        consumer = committed_reader(settings)
-        try:
-            partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
-            return list(_read(consumer, partitions, time.monotonic() + seconds))
-        finally:
-            consumer.close()
-
-
-def read_one(settings: KafkaSettings, topic: str, partition: int, offset: int) -> bytes | None:
-    """The value of one record, None when it is gone."""
-    with reached(f"reading {topic}[{partition}]@{offset}", settings):
-        consumer = committed_reader(settings, auto_offset_reset="earliest")
-        try:
-            where = TopicPartition(topic, partition)
-            consumer.assign([where])
-            consumer.seek(where, offset)
-            for records in consumer.poll(timeout_ms=int(settings.request_timeout_seconds * 1000)).values():
-                if records and records[0].offset == offset:
-                    value: bytes | None = records[0].value
-                    return value
-        finally:
-            consumer.close()
-    return None
-
-
-def _read(consumer: KafkaConsumer, partitions: list[TopicPartition], deadline: float) -> Iterator[Message]:
-    ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    while any(consumer.position(tp) < ends[tp] for tp in partitions):
-        if time.monotonic() > deadline:
-            raise BrokerUnavailable(f"reading {partitions[0].topic} did not reach its end in time: is the broker slow?")
-        for tp, records in consumer.poll(timeout_ms=200).items():
-            for record in records:
-                if record.offset < ends[tp]:
-                    value = msgspec.json.decode(record.value) if record.value is not None else None
-                    yield Message((record.key or b"").decode(), value, record.offset, record.timestamp / 1000)

@@ -56,7 +56,6 @@ class ExamplesReader:
         self._options = {
             **spark_options(settings.kafka),
             **_FETCH,
-            "subscribe": topic,
             "includeHeaders": "true",
             "failOnDataLoss": "true",
         }
@@ -70,10 +69,14 @@ class ExamplesReader:
         if offsets.size(ranges) == 0:
             return decoded_schema(self._contract).empty_table()
 
+        # By partitions, not by topic: Spark refuses a topic that has got another partition since the ranges were fixed.
+        partitions = {topic: sorted(ranges[topic]) for topic in ranges}
+
         def frame() -> "DataFrame":
             return self._decoded(
                 self._spark.read.format("kafka")
                 .options(**self._options)
+                .option("assign", json.dumps(partitions))
                 .option("startingOffsets", to_spark_json(offsets.starts(ranges)))
                 .option("endingOffsets", to_spark_json(offsets.ends(ranges)))
                 .load()
@@ -104,6 +107,7 @@ class ExamplesReader:
             frame = (
                 self._spark.readStream.format("kafka")
                 .options(**self._options)
+                .option("subscribe", self._topic)
                 .option("startingOffsets", to_spark_json(start))
                 .option("maxOffsetsPerTrigger", self._settings.trainer.max_rows_per_batch)
                 .load()

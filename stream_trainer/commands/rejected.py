@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 import typer
 
-from stream_trainer import kafka
+from stream_trainer import kafka, topic_reading
 from stream_trainer.commands import connecting
 from stream_trainer.commands.output import AsJson, PipelineAddress, print_json, print_table
 from stream_trainer.contract import Contract
@@ -30,7 +30,7 @@ Reason = Annotated[str | None, typer.Option(help="Only this reason's code, such 
 
 def _rejected(settings: Settings, topic: str, reason: str | None) -> dict[str, dict[str, Any]]:
     """The newest record of each key, oldest first."""
-    newest = {m.key: m.value for m in kafka.read_all(settings.kafka, topic)}
+    newest = {m.key: m.value for m in topic_reading.read_all(settings.kafka, topic)}
     there = {key: value for key, value in newest.items() if value is not None}
     return {key: value for key, value in there.items() if reason is None or _code(value) == reason}
 
@@ -116,7 +116,7 @@ def _original(settings: KafkaSettings, value: dict[str, Any]) -> bytes:
     data = base64.b64decode(value["bytes"])
     if value["length"] <= KEPT_BYTES:
         return data
-    whole = kafka.read_one(settings, value["topic"], value["partition"], value["offset"])
+    whole = topic_reading.read_one(settings, value["topic"], value["partition"], value["offset"])
     if whole is None or hashlib.sha256(whole).hexdigest() != value["sha256"]:
         raise InputLost(
             f"{value['topic']}[{value['partition']}]@{value['offset']} is gone, and only its first 64 KiB were kept"

@@ -13,6 +13,7 @@ from stream_trainer.acts import Read
 from stream_trainer.errors import InputLost, UsageError
 from stream_trainer.kafka import Admin, ControlProducer, TopicPlan, client_options, topic_plans
 from stream_trainer.settings import KafkaSettings
+from stream_trainer.topic_reading import read_all
 from tests.core.test_acting import asked
 
 
@@ -91,3 +92,15 @@ def test_a_topic_that_is_not_there_or_has_several_partitions_is_refused(topic: T
     topic.admin.create_missing([wide])
     with pytest.raises(UsageError, match="make it anew with one"):
         KafkaRequests(topic.settings, wide.name, topic.admin)
+
+
+def test_a_control_topic_is_read_without_the_rubbish_in_it(topic: Topic, caplog: pytest.LogCaptureFixture) -> None:
+    topic.producer.send(topic.plan.name, [("a", {"n": 1})])
+    for key, value in ((b"b", b"{"), (b"\xff", b"1"), (b"c", b"\xff\xfe"), (b"d", b"[" * 100_000)):
+        topic.put(key, value)
+    topic.put(b"gone", None)
+    topic.producer.send(topic.plan.name, [("e", 2)])
+    found = read_all(topic.settings, topic.plan.name)
+    assert [(m.key, m.value, m.offset) for m in found] == [("a", {"n": 1}, 0), ("gone", None, 5), ("e", 2, 6)]
+    told = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert [line.split(" ")[0] for line in told] == [f"{topic.plan.name}[0]@{offset}" for offset in (1, 2, 3, 4)]

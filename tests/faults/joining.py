@@ -21,10 +21,11 @@ from confluent_kafka import Producer
 
 from infra.supervisor import Unit
 from infra.units import variables
-from stream_trainer.kafka import Admin, read_all, topic_plans
+from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore, open_store
+from stream_trainer.topic_reading import read_all
 from tests.bench.section import Section
 from tests.faults.options import Options
 from tests.faults.producing import producing

@@ -26,10 +26,11 @@ from infra.jars import ensure_jars
 from infra.java import find_java
 from infra.supervisor import FINAL_CODES, Child, Unit
 from infra.units import variables
-from stream_trainer.kafka import Admin, read_all, topic_plans
+from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, Settings, environment
 from stream_trainer.store import ModelStore, open_store
+from stream_trainer.topic_reading import read_all
 from tests.bench.processes import tree
 from tests.bench.section import Section
 from tests.faults.options import Options

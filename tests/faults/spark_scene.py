@@ -11,11 +11,12 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from infra.units import variables
 from stream_trainer import kafka, offsets
-from stream_trainer.kafka import librdkafka_options, read_all
+from stream_trainer.kafka import librdkafka_options
 from stream_trainer.offsets import Offsets
 from stream_trainer.outbox import rejected_key
 from stream_trainer.settings import Settings, StoreSettings
 from stream_trainer.store import Manifest, ModelStore, Rows, open_store
+from stream_trainer.topic_reading import read_all
 from tests.faults.spark_child import Fault, SparkChild
 from tests.faults.spark_pipeline import address
 from tests.integration.world import World, make_world

@@ -16,10 +16,11 @@ from pyspark.sql import SparkSession
 from infra.broker import BrokerInfo
 from stream_trainer import Numeric, Pipeline, offsets
 from stream_trainer.errors import InputLost, UsageError
-from stream_trainer.kafka import Admin, read_all, topic_plans
+from stream_trainer.kafka import Admin, topic_plans
 from stream_trainer.offsets import Ranges
 from stream_trainer.store import Manifest
 from stream_trainer.store.store import Intent
+from stream_trainer.topic_reading import read_all
 from tests.faults.spark_scene import in_transaction, log_ends, whole
 from tests.integration.world import CONTRACT, World, make_world, until
 
@@ -241,6 +242,21 @@ def test_f19_partitions_added_between_runs_and_under_a_running_query_join_from_t
     assert sorted(manifest.next_offsets[world.topic]) == [0, 1, 2, 3, 4]
     joined = [offsets.starts(world.store.read(n).manifest.ranges)[world.topic] for n in world.store.numbers()]
     assert {p: starts[p] for starts in reversed(joined) for p in starts} == dict.fromkeys(range(5), 0)
+
+
+def test_f19_a_partition_added_while_a_cut_was_planned_does_not_change_the_cut(world: World) -> None:
+    world.send_good(30)
+    world.train()
+    number, before = world.store.highest() + 1, newest(world).next_offsets
+    world.send_good(30)
+    cut = {world.topic: {p: (o, o + 5) for p, o in before[world.topic].items()}}
+    plan(world, number, cut)
+    add_partitions(world, 4)
+    send_to(world, 3, 20)
+    world.train()
+    assert world.store.read(number).manifest.ranges == cut
+    assert newest(world).total.trained == 80
+    whole(world.store, log_ends(world))
 
 
 def test_f21_aborted_records_and_markers_are_passed_and_are_no_loss(world: World) -> None:

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_trainer import cli
-from stream_trainer.kafka import read_all
 from stream_trainer.prediction_blocks import records
+from stream_trainer.topic_reading import read_all
 from tests.integration.world import World, until
 from tests.serving.processes import serve
 

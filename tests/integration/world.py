@@ -17,11 +17,12 @@ from pyspark.sql import SparkSession
 
 from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline
 from stream_trainer.connections import Connections
-from stream_trainer.kafka import Admin, Message, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.lineage import Lineage
 from stream_trainer.settings import KafkaSettings, Settings, TrainerSettings
 from stream_trainer.start import Start
 from stream_trainer.store import ModelStore, open_store
+from stream_trainer.topic_reading import Message, read_all
 from stream_trainer.trainer import Trainer
 
 SECONDS = 90.0

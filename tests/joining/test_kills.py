@@ -14,8 +14,9 @@ import pytest
 from confluent_kafka import Producer
 
 from infra.broker import BrokerInfo
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.settings import KafkaSettings
+from stream_trainer.topic_reading import read_all
 
 _numbers = itertools.count()
 IDS = [f"p{i}" for i in range(120)]

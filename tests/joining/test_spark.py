@@ -21,8 +21,9 @@ from stream_trainer import Join, Pipeline
 from stream_trainer.joining.joiner import Joiner, Joining
 from stream_trainer.joining.query import JoinQuery, checkpoint_folder
 from stream_trainer.joining.writer import JoinWriter
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.settings import JoinSettings, KafkaSettings, Settings
+from stream_trainer.topic_reading import read_all
 from tests.integration.world import CONTRACT, until
 
 _numbers = itertools.count()

@@ -16,9 +16,10 @@ from confluent_kafka import Producer
 from infra.broker import BrokerInfo
 from infra.units import variables
 from stream_trainer import Pipeline
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import open_store
+from stream_trainer.topic_reading import read_all
 from tests.faults.spark_child import SparkChild
 from tests.faults.spark_pipeline import address, make_pipeline
 from tests.faults.spark_scene import log_ends_of, whole

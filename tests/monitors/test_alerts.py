@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from monitors.alerts import Alert, WindowSpan, key_of, restore, with_report
 from monitors.findings import Against, Effect, Finding, Kind, Severity
-from stream_trainer.kafka import Message
+from stream_trainer.topic_reading import Message
 
 from .worlds import START
 

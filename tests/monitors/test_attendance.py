@@ -8,8 +8,8 @@ import pytest
 from monitors.alerts import Alert
 from monitors.attendance import Attendance, Covered, covered
 from monitors.status import Metrics
-from stream_trainer.kafka import Message
 from stream_trainer.monitoring import Monitoring
+from stream_trainer.topic_reading import Message
 
 from .worlds import START
 

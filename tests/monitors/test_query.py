@@ -20,10 +20,11 @@ from infra.broker import BrokerInfo
 from monitors.history import History, WindowRecord
 from monitors.query import MonitorQuery, checkpoint_url, start_monitor
 from stream_trainer.alerts import damage_alert
-from stream_trainer.kafka import ControlProducer, Message, client_options, read_all
+from stream_trainer.kafka import ControlProducer, client_options
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, MonitorSettings, Settings
 from stream_trainer.store.storage import open_storage
+from stream_trainer.topic_reading import Message, read_all
 from tests.security.test_webhook import plain, receiver
 
 from .test_alerts import SCHEMA

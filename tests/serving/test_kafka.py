@@ -17,11 +17,12 @@ from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionLog, kafka_producer
 from serving.prediction_records import Answered
 from stream_trainer.commands import champion
-from stream_trainer.kafka import Admin, ControlProducer, read_all, topic_plans
+from stream_trainer.kafka import Admin, ControlProducer, topic_plans
 from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.storage import LocalStorage
+from stream_trainer.topic_reading import read_all
 from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, ROWS, commit_version, learned_state, requested
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"

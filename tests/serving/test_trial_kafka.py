@@ -16,12 +16,13 @@ from serving.metrics import Metrics
 from serving.trial import make_trial
 from stream_trainer.announcing import announce
 from stream_trainer.errors import InputLost
-from stream_trainer.kafka import Admin, librdkafka_options, read_all, topic_plans
+from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings, Settings, TrialSettings
 from stream_trainer.store import ModelStore, open_store
 from stream_trainer.store.aliases import Alias
 from stream_trainer.store.challenges import Challenge
+from stream_trainer.topic_reading import read_all
 from tests.serving.examples import example, good_state
 from tests.serving.fixtures import CONTRACT, NOW, PIPELINE, commit_version, learned_state
 
