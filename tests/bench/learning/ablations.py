@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from stream_trainer.learner import Learner
-from stream_trainer.learners.tabular import Drift, LabelMemory, Nets, Passes, Replay, Tabular
+from stream_trainer.learners.tabular import LabelMemory, Nets, Passes, Replay, Tabular
 from stream_trainer.settings import Settings
 from tests.bench import report
 from tests.bench.learning import catalogue, document, protocol
@@ -35,7 +35,6 @@ VARIANTS: Mapping[str, Learner] = {
     "one pass from the start": Tabular(passes=Passes(most=0)),
     "blocks as one piece": Tabular(passes=Passes(block=1_000_000)),
     "no response to drift": Tabular(drift=None),
-    "drift threshold 8": Tabular(drift=Drift(threshold=8.0)),
 }
 
 
@@ -43,7 +42,6 @@ VARIANTS: Mapping[str, Learner] = {
 class _Score:
     accuracy: float
     log_loss: float
-    seconds: float
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,31 +86,29 @@ def _score(learner: Learner, stream: Stream, seed: int, size: int) -> _Score:
     ours.state = learner.init(ours.pipeline.spec, seed)
     [cell] = protocol.run(ours, stream, {size: stream.rows}, clock=time.process_time, limit=float("inf"))
     rows = cell.scored
-    return _Score(sum(cell.first) / rows * 100, sum(cell.second) / rows, sum(cell.seconds))
+    return _Score(sum(cell.first) / rows * 100, sum(cell.second) / rows)
 
 
 def _section(found: Mapping[str, Mapping[tuple[str, int], _Score]], size: int, seeds: int) -> str:
     [(_, default), *others] = found.items()
     names = sorted({name for name, _ in default})
     accuracy, loss = (np.mean([getattr(s, part) for s in default.values()]) for part in ("accuracy", "log_loss"))
-    base = sum(s.seconds for s in default.values())
     lines = [
         f"## What each part is worth, M = {size:,}",
         "",
         f"The default on {len(names)} generated streams of classes, {seeds} seeds each: {accuracy:.2f} % / {loss:.4f}.",
-        "Each change against it: accuracy in points / log loss, the streams that lose and win most, and how many times as long it takes.",
+        "Each change against it: accuracy in points / log loss, and the streams that lose and win most.",
         "",
-        "| change | mean | loses most | wins most | time |",
-        "| --- | --- | --- | --- | --- |",
+        "| change | mean | loses most | wins most |",
+        "| --- | --- | --- | --- |",
     ]
     for variant, scores in others:
         by_stream = {name: _difference(scores, default, name) for name in names}
         worst, best = (choose(by_stream, key=lambda name: by_stream[name][0]) for choose in (min, max))
         points, nats = np.mean(list(by_stream.values()), axis=0)
-        seconds = sum(s.seconds for s in scores.values()) / base
         lines.append(
             f"| {variant} | {points:+.2f} / {nats:+.4f} | {worst} {by_stream[worst][0]:+.1f} "
-            f"| {best} {by_stream[best][0]:+.1f} | {seconds:.2f} |"
+            f"| {best} {by_stream[best][0]:+.1f} |"
         )
     return "\n".join(lines)
 
