@@ -4,6 +4,7 @@ There are fine bins, for all rows, and coarse ones that hold whole fine ones, fo
 and ordinary value is (missing, NaN, infinite, beyond the contract's bounds, a word not seen before) has bins of its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, cast
@@ -17,7 +18,7 @@ COARSE = 8
 WORDS_IN_COARSE = 7
 NUMBER_ENDS = ("below", "above", "NaN", "infinite", "missing")
 WORD_ENDS = ("other", "unseen", "missing")
-_STEPS, _FURTHEST = 1024, 64
+STEPS, FURTHEST = 1024, 64
 
 Kind = Literal["number", "words", "index"]
 Column: TypeAlias = "pa.Array | NDArray[np.float64]"
@@ -128,7 +129,11 @@ class Bins:
 
         Whole numbers, because their sums are the same in any order.
         """
-        return in_steps(numbers(column), self.centre, self.spread, _FURTHEST)
+        return in_steps(numbers(column), self.centre, self.spread, FURTHEST)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return dict.fromkeys(self.known, self.place("other")) | {word: i for i, word in enumerate(self.words)}
 
     @cached_property
     def _above_one(self) -> NDArray[np.bool_]:
@@ -155,12 +160,7 @@ class Bins:
 
     def _of_words(self, column: Column) -> NDArray[np.int64]:
         words: pa.DictionaryArray = cast("pa.Array", column).dictionary_encode()
-        place = dict.fromkeys(self.known, self.place("other")) | {word: i for i, word in enumerate(self.words)}
-        unseen = self.place("unseen")
-        table = [place.get(word, unseen) for word in words.dictionary.to_pylist()]
-        codes = words.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
-        places: NDArray[np.int64] = np.asarray([*table, self.size - 1], dtype=np.int64)
-        return places[np.asarray(codes, dtype=np.int64)]
+        return coded_words(words, self._places, self.place("unseen"), self.place("missing"))
 
     def _of_numbers(self, column: Column, values: NDArray[np.float64]) -> NDArray[np.int64]:
         bins = np.searchsorted(np.asarray(self.edges), values, side="right").astype(np.int64)
@@ -199,13 +199,20 @@ def in_steps(values: NDArray[np.float64], centre: float, spread: float, furthest
     """See `Bins.steps`."""
     with np.errstate(over="ignore", invalid="ignore"):
         far = np.clip((values - centre) / spread, -furthest, furthest)
-    steps: NDArray[np.int64] = np.rint(np.nan_to_num(far, nan=0.0) * _STEPS).astype(np.int64)
+    steps: NDArray[np.int64] = np.rint(np.nan_to_num(far, nan=0.0) * STEPS).astype(np.int64)
     return steps
 
 
 def of_steps(total: float) -> float:
     """A sum of steps, in spreads."""
-    return total / _STEPS
+    return total / STEPS
+
+
+def coded_words(words: pa.DictionaryArray, places: Mapping[str, int], other: int, missing: int) -> NDArray[np.int64]:
+    """The place of each word; `other` of one that has none."""
+    table = [missing if word is None else places.get(word, other) for word in words.dictionary.to_pylist()]
+    codes = words.indices.fill_null(len(table)) if words.indices.null_count else words.indices
+    return np.asarray([*table, missing], np.int64).take(codes.to_numpy(zero_copy_only=False))
 
 
 def _missing(column: Column) -> NDArray[np.bool_]:
