@@ -212,7 +212,8 @@ def coded_words(words: pa.DictionaryArray, places: Mapping[str, int], other: int
     """The place of each word; `other` of one that has none."""
     table = [missing if word is None else places.get(word, other) for word in words.dictionary.to_pylist()]
     codes = words.indices.fill_null(len(table)) if words.indices.null_count else words.indices
-    return np.asarray([*table, missing], np.int64).take(codes.to_numpy(zero_copy_only=False))
+    found: NDArray[np.int64] = np.asarray([*table, missing], np.int64).take(codes.to_numpy(zero_copy_only=False))
+    return found
 
 
 def _missing(column: Column) -> NDArray[np.bool_]:

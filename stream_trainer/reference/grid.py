@@ -76,7 +76,8 @@ class Grid:
         found: Places = self.before.take(cells, mode="clip")
         for edges in self.edges:
             some = len(edges) // _CELLS
-            found[:some] += values[:some] >= edges.take(cells[:some], mode="clip")
+            edge = edges.take(cells[:some], mode="clip", out=at[:some])
+            found[:some] += values[:some] >= edge
         for i in self.searched:
             found[i] = np.searchsorted(np.asarray(self.bins[i].edges), values[i], side="right") + self.first[i]
         return found

@@ -6,7 +6,7 @@ projections". Their sums are of whole numbers, so a value falls into the same bi
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +100,7 @@ def projections(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[s
     return out.T
 
 
-@cache
+@lru_cache(8)
 def signs(fingerprint: str, width: int) -> NDArray[np.float64]:
     """+1 or -1 for each number and direction, `[width, 8]`: bits of SHAKE-256 of the fingerprint."""
     bits = np.frombuffer(hashlib.shake_256(f"{fingerprint}/projections".encode()).digest(width), np.uint8)

@@ -17,7 +17,7 @@ from stream_trainer.reference.counting import Cells
 from stream_trainer.reference.grid import grid
 
 INF, NAN = float("inf"), float("nan")
-FEATURES = [
+FEATURES: list[Numeric | Categorical | Vector] = [
     Numeric("n", low=-4, high=9, optional=True),
     Numeric("m"),
     Categorical("c", buckets=4, optional=True),
@@ -78,8 +78,8 @@ def one_by_one(contract: Contract, frozen: Reference, columns: dict[str, pa.Arra
                 out[groups[row], place] += 1
         if not bins.categorical:
             at, steps = frozen.moments_of(bins.feature), bins.steps(given[bins.feature])
-            np.add.at(out, (groups, at), steps)
-            np.add.at(out, (groups, at + 1), steps * steps)
+            np.add.at(out[:, at], groups, steps)
+            np.add.at(out[:, at + 1], groups, steps * steps)
     return out
 
 
@@ -146,6 +146,6 @@ def test_what_travels_is_the_bins_alone() -> None:
     fresh = pickle.dumps(Reference(frozen.bins, frozen.segments))
     before = reference.coded(contract, frozen, columns).count()
     assert len(pickle.dumps(frozen)) <= 2 * len(fresh)
-    again = pickle.loads(pickle.dumps(frozen))
+    again = pickle.loads(pickle.dumps(frozen))  # noqa: S301 - our own
     assert again == frozen
     assert np.array_equal(reference.coded(contract, again, columns).count(), before)
