@@ -6,7 +6,7 @@ values in steps (`Bins.steps`) and of their squares. Nothing here depends on the
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from stream_trainer.reference.frozen import Reference, Segments
 from stream_trainer.reference.grid import Grid
 
 Cells = NDArray[np.int64]
+Places: TypeAlias = NDArray[np.int16] | NDArray[np.int32]
 _AT_ONCE = 2**15  # values
 
 
@@ -45,7 +46,7 @@ class Coded:
     reference: Reference
     rows: int
     features: tuple[str, ...]
-    places: NDArray[np.int32]
+    places: Places
     steps: NDArray[np.int32]
     segments: tuple[Cells, ...]
 
@@ -125,13 +126,18 @@ def coded(
         columns: features, segments, `_label` and `_output`, as for `freeze`; equally long.
         features: names of what is counted; None: whatever the columns tell.
     """
-    given = _given(contract, reference, columns, features)
-    numeric = frozenset(b.feature for b in reference.bins if b.feature in given and not b.categorical)
+    wanted = {bins.feature for bins in reference.bins} if features is None else set(features)
+    given = _given(contract, wanted, columns)
+    turned = any(name.startswith(pseudo.PROJECTION) for name in wanted)
+    project = pseudo.projector(contract, reference.by_name, columns) if turned else None
+    made = set() if project is None else {f"{pseudo.PROJECTION}{i}" for i in range(pseudo.PROJECTIONS)}
+    numeric = frozenset(b.feature for b in reference.bins if b.feature in {*given, *made} and not b.categorical)
     named = [b for b in reference.bins if b.feature in given and b.categorical]
     grid, rows = reference.grid(numeric), len(next(iter(columns.values())))
-    places = np.empty((len(grid.bins) + len(named), rows), np.int32)
+    small = np.int16 if reference.fine_cells < 2**15 else np.int32
+    places = np.empty((len(grid.bins) + len(named), rows), small)
     steps = np.empty((len(grid.bins), rows), np.int32)
-    _code_numbers(grid, [given[bins.feature] for bins in grid.bins], places, steps)
+    _code_numbers(grid, given, project, places, steps)
     words = {
         name: columns[name].dictionary_encode()
         for name in {*(b.feature for b in named if b.kind == "words"), *(s.name for s in reference.segments)}
@@ -149,30 +155,35 @@ def coded(
     )
 
 
-def _given(
-    contract: Contract, reference: Reference, columns: Mapping[str, pa.Array], features: Iterable[str] | None
-) -> dict[str, Column]:
-    wanted = {bins.feature for bins in reference.bins} if features is None else set(features)
+def _given(contract: Contract, wanted: set[str], columns: Mapping[str, pa.Array]) -> dict[str, Column]:
     given: dict[str, Column] = {name: columns[name] for name in wanted if name in columns and name != pseudo.OUTPUT}
     if pseudo.OUTPUT in wanted and pseudo.OUTPUT in columns:
         given |= pseudo.answers(contract, columns[pseudo.OUTPUT])
-    if any(name.startswith(pseudo.PROJECTION) for name in wanted):
-        projected = pseudo.projections(contract, reference.by_name, columns)
-        given |= {f"{pseudo.PROJECTION}{i}": projected[:, i] for i in range(projected.shape[1])}
     return given
 
 
-def _code_numbers(grid: Grid, columns: list[Column], places: NDArray[np.int32], steps: NDArray[np.int32]) -> None:
+def _code_numbers(
+    grid: Grid, given: Mapping[str, Column], project: pseudo.Projector | None, places: Places, steps: NDArray[np.int32]
+) -> None:
     """A few rows of all features at a time, so that they stay near the processor."""
-    if not columns:
+    if not grid.bins:
         return
-    arrays, nulls = [numbers(column) for column in columns], [_nulls(column) for column in columns]
-    size = max(1, _AT_ONCE // len(columns))
-    for start in range(0, places.shape[1], size):
-        part = slice(start, start + size)
-        values = np.stack([array[part] for array in arrays])
+    columns = {i: given[bins.feature] for i, bins in enumerate(grid.bins) if bins.feature in given}
+    arrays = {i: numbers(column) for i, column in columns.items()}
+    nulls = [_nulls(columns[i]) if i in columns else None for i in range(len(grid.bins))]
+    names = [bins.feature for bins in grid.bins]
+    made = [] if project is None else [names.index(f"{pseudo.PROJECTION}{i}") for i in range(pseudo.PROJECTIONS)]
+    rows = places.shape[1]
+    size = max(1, _AT_ONCE // len(names))
+    for start in range(0, rows, size):
+        part = slice(start, min(start + size, rows))
+        values = np.empty((len(names), part.stop - start))
+        for i, array in arrays.items():
+            values[i] = array[part]
+        if project is not None:
+            values[made] = project(part)
         missing = [null if null is None else null[part] for null in nulls]
-        places[: len(columns), part] = grid.places(values, missing)
+        places[: len(names), part] = grid.places(values, missing)
         steps[:, part] = grid.steps(values)
 
 
@@ -219,7 +230,7 @@ def unpack(data: bytes, cells: int) -> Cells:
     return out
 
 
-def _tally(codes: NDArray[np.int32], groups: Cells | None, size: int, many: int) -> Cells:
+def _tally(codes: Places, groups: Cells | None, size: int, many: int) -> Cells:
     """Rows by group and code, `[many, size]`; `codes` are `[features, rows]`."""
     joint = codes if groups is None else codes + groups * size
     return np.bincount(joint.ravel(), minlength=many * size).reshape(many, size)

@@ -5,8 +5,9 @@ projections". Their sums are of whole numbers, so a value falls into the same bi
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ LABEL, OUTPUT, OUTPUT_PROBABILITY, PROJECTION = "_label", "_output", "_output/pr
 PROJECTIONS = 8
 _CLIP = 8.0
 _STEPS_IN_ONE = 1024.0
-_AT_ONCE = 2**15  # numbers
+Projector: TypeAlias = Callable[[slice], NDArray[np.float64]]
 
 
 def outputs_type() -> pa.DataType:
@@ -73,6 +74,12 @@ def projections(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[s
 
     `[rows, 0]` for a contract with fewer than two numbers: there is no direction but the feature itself.
     """
+    project, rows = projector(contract, bins, columns), len(next(iter(columns.values()), ()))
+    return np.zeros((rows, 0)) if project is None else project(slice(0, rows)).T
+
+
+def projector(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[str, Column]) -> Projector | None:
+    """What gives `projections` of some of the rows, as `[8, rows]`; None where there is no direction."""
     pieces: list[NDArray[np.float64]] = []
     middle: list[tuple[float, float]] = []
     for feature in contract.features:
@@ -85,19 +92,18 @@ def projections(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[s
         else:
             pieces.append(numbers(column))
         middle += zip(known.centres, known.spreads, strict=True)
-    rows = len(pieces[0]) if pieces else 0
     if len(pieces) < 2:
-        return np.zeros((rows, 0))
+        return None
     turned = signs(contract.fingerprint, len(pieces)).T
     centres, spreads = np.array(middle).T[:, :, None]
-    out, size = np.empty((PROJECTIONS, rows)), max(1, _AT_ONCE // len(pieces))
-    for start in range(0, rows, size):
-        values = np.stack([piece[start : start + size] for piece in pieces])
-        steps = whole_steps(values, centres, spreads, _CLIP)
+
+    def project(part: slice) -> NDArray[np.float64]:
+        steps = whole_steps(np.stack([piece[part] for piece in pieces]), centres, spreads, _CLIP)
         if np.isnan(steps.sum()):
             steps[np.isnan(steps)] = 0.0
-        out[:, start : start + size] = turned @ steps / _STEPS_IN_ONE
-    return out.T
+        return np.asarray(turned @ steps / _STEPS_IN_ONE)
+
+    return project
 
 
 @lru_cache(8)
