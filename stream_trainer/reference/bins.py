@@ -4,7 +4,7 @@ There are fine bins, for all rows, and coarse ones that hold whole fine ones, fo
 and ordinary value is (missing, NaN, infinite, beyond the contract's bounds, a word not seen before) has bins of its own.
 """
 
-import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, cast
@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 FINE_IN_COARSE = 16
+COARSE = 8
 WORDS_IN_COARSE = 7
 NUMBER_ENDS = ("below", "above", "NaN", "infinite", "missing")
 WORD_ENDS = ("other", "unseen", "missing")
-_STEPS, _FURTHEST = 1024, 64
+STEPS, FURTHEST = 1024, 64
 
 Kind = Literal["number", "words", "index"]
 Column: TypeAlias = "pa.Array | NDArray[np.float64]"
@@ -27,7 +28,8 @@ Column: TypeAlias = "pa.Array | NDArray[np.float64]"
 class Bins:
     """The frozen bins of one feature, the baseline's counts in them and a bounded sample of its values.
 
-    Number: `edges` ascending, bin i holds values in `[edges[i-1], edges[i])` within `[low, high]`; then `NUMBER_ENDS`. Words:
+    Number: `edges` ascending, bin i holds values in `[edges[i-1], edges[i])` within `[low, high]`; then `NUMBER_ENDS`. Two edges
+    that are neighbouring floats hold one value alone. Words:
     bin i is `words[i]`; then `WORD_ENDS`, of which "other" is a word that is known and not among `words`. Index: bin i is the
     number i, whose name is `words[i]`; then "missing". The last bin is always "missing".
 
@@ -85,7 +87,7 @@ class Bins:
             few = np.minimum(np.arange(self.ordinary), WORDS_IN_COARSE)
             rest = min(self.ordinary, WORDS_IN_COARSE)
             return np.concatenate([few, [rest, rest + 1, rest + 2]]).astype(np.int64)
-        inner = np.arange(self.ordinary) // (1 if self.kind == "index" else FINE_IN_COARSE)
+        inner = np.arange(self.ordinary) // self._in_coarse
         return np.concatenate([inner, inner[-1] + 1 + np.arange(len(self.ends))]).astype(np.int64)
 
     @property
@@ -98,8 +100,7 @@ class Bins:
         """A readable name for each fine bin."""
         if self.categorical:
             return (*self.words, *self.ends)
-        bounds = ("-inf", *(f"{e:.6g}" for e in self.edges), "inf")
-        return (*(f"[{low}, {high})" for low, high in itertools.pairwise(bounds)), *self.ends)
+        return (*self._ranges(1), *self.ends)
 
     @cached_property
     def coarse_names(self) -> tuple[str, ...]:
@@ -108,9 +109,7 @@ class Bins:
             return self.names
         if self.kind == "words":
             return (*self.words[:WORDS_IN_COARSE], *self.ends)
-        bounds = ("-inf", *(f"{e:.6g}" for e in self.edges[FINE_IN_COARSE - 1 :: FINE_IN_COARSE]), "inf")
-        pairs = list(itertools.pairwise(bounds))[: self.coarse_size - len(self.ends)]
-        return (*(f"[{low}, {high})" for low, high in pairs), *self.ends)
+        return (*self._ranges(self._in_coarse), *self.ends)
 
     def place(self, end: str) -> int:
         """The fine bin of one of `ends`."""
@@ -130,16 +129,38 @@ class Bins:
 
         Whole numbers, because their sums are the same in any order.
         """
-        return in_steps(numbers(column), self.centre, self.spread, _FURTHEST)
+        return in_steps(numbers(column), self.centre, self.spread, FURTHEST)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return dict.fromkeys(self.known, self.place("other")) | {word: i for i, word in enumerate(self.words)}
+
+    @cached_property
+    def _above_one(self) -> NDArray[np.bool_]:
+        """Which edges stand just above the edge before: between the two is one value."""
+        edges = np.asarray(self.edges)
+        return np.concatenate([[False], edges[1:] == np.nextafter(edges[:-1], np.inf)])[: len(edges)]
+
+    @property
+    def _in_coarse(self) -> int:
+        """How many ordinary bins one coarse bin holds: fewer where ties leave few bins."""
+        if self.kind == "index":
+            return 1
+        return -(-self.ordinary // COARSE) if self._above_one.any() else FINE_IN_COARSE
+
+    def _ranges(self, together: int) -> list[str]:
+        """The names of so many ordinary bins together: `[a, b)`; `[a, a]` holds one value, `(a, b)` what is above it."""
+        begins, ends = ["[-inf"], []
+        for i in range(together - 1, len(self.edges), together):
+            above = bool(self._above_one[i])
+            name = f"{self.edges[i - above]:.6g}"
+            begins.append(f"({name}" if above else f"[{name}")
+            ends.append(f"{name}]" if above else f"{name})")
+        return [f"{begin}, {end}" for begin, end in zip(begins, [*ends, "inf)"], strict=True)]
 
     def _of_words(self, column: Column) -> NDArray[np.int64]:
         words: pa.DictionaryArray = cast("pa.Array", column).dictionary_encode()
-        place = dict.fromkeys(self.known, self.place("other")) | {word: i for i, word in enumerate(self.words)}
-        unseen = self.place("unseen")
-        table = [place.get(word, unseen) for word in words.dictionary.to_pylist()]
-        codes = words.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
-        places: NDArray[np.int64] = np.asarray([*table, self.size - 1], dtype=np.int64)
-        return places[np.asarray(codes, dtype=np.int64)]
+        return coded_words(words, self._places, self.place("unseen"), self.place("missing"))
 
     def _of_numbers(self, column: Column, values: NDArray[np.float64]) -> NDArray[np.int64]:
         bins = np.searchsorted(np.asarray(self.edges), values, side="right").astype(np.int64)
@@ -178,13 +199,21 @@ def in_steps(values: NDArray[np.float64], centre: float, spread: float, furthest
     """See `Bins.steps`."""
     with np.errstate(over="ignore", invalid="ignore"):
         far = np.clip((values - centre) / spread, -furthest, furthest)
-    steps: NDArray[np.int64] = np.rint(np.nan_to_num(far, nan=0.0) * _STEPS).astype(np.int64)
+    steps: NDArray[np.int64] = np.rint(np.nan_to_num(far, nan=0.0) * STEPS).astype(np.int64)
     return steps
 
 
 def of_steps(total: float) -> float:
     """A sum of steps, in spreads."""
-    return total / _STEPS
+    return total / STEPS
+
+
+def coded_words(words: pa.DictionaryArray, places: Mapping[str, int], other: int, missing: int) -> NDArray[np.int64]:
+    """The place of each word; `other` of one that has none."""
+    table = [missing if word is None else places.get(word, other) for word in words.dictionary.to_pylist()]
+    codes = words.indices.fill_null(len(table)) if words.indices.null_count else words.indices
+    found: NDArray[np.int64] = np.asarray([*table, missing], np.int64).take(codes.to_numpy(zero_copy_only=False))
+    return found
 
 
 def _missing(column: Column) -> NDArray[np.bool_]:

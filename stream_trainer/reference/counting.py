@@ -6,7 +6,7 @@ values in steps (`Bins.steps`) and of their squares. Nothing here depends on the
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from stream_trainer.contract import Contract
 from stream_trainer.errors import Corrupt
 from stream_trainer.reference import pseudo
-from stream_trainer.reference.bins import Column, of_steps
+from stream_trainer.reference.bins import Column, coded_words, numbers, of_steps
 from stream_trainer.reference.frozen import Reference, Segments
+from stream_trainer.reference.grid import Grid
 
 Cells = NDArray[np.int64]
+Places: TypeAlias = NDArray[np.int16] | NDArray[np.int32]
+_AT_ONCE = 2**15  # values
 
 
 class Moments(NamedTuple):
@@ -31,13 +34,21 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Rows as bins: the fine bin of each row by feature, the place of its value by segment, its steps by feature."""
+    """Rows as bins.
+
+    Attributes:
+        features: what is counted; first those that have steps.
+        places: the place of each value in a row of cells, `[features, rows]`.
+        steps: `Bins.steps` of the numbers, `[numbers, rows]`.
+        segments: the value of each row, by segment.
+    """
 
     reference: Reference
     rows: int
-    bins: Mapping[str, Cells]
+    features: tuple[str, ...]
+    places: Places
+    steps: NDArray[np.int32]
     segments: tuple[Cells, ...]
-    steps: Mapping[str, Cells]
 
     def count(self, groups: Cells | None = None, many: int = 1) -> Cells:
         """The cells of each group of rows, `[many, reference.cells]`.
@@ -47,40 +58,61 @@ class Coded:
             many: how many groups there are.
         """
         out = np.zeros((many, self.reference.cells), np.int64)
-        group = np.zeros(self.rows, np.int64) if groups is None else groups
-        for name, bins in self.bins.items():
-            out[:, self.reference.places[name, ""]] = _tally(bins, group, self.reference.of(name).size, many)
-        for segments, codes in zip(self.reference.segments, self.segments, strict=True):
-            self._count_segment(out, segments, codes, group, many)
-        for name, whole in self.steps.items():
-            at, steps = self.reference.moments_of(name), whole.astype(np.float64)
-            out[:, at] = _sum(group, steps, many)
-            out[:, at + 1] = _sum(group, steps * steps, many)
+        width = self.reference.fine_cells
+        for part in self._parts(many * width):
+            group = None if groups is None else groups[part]
+            out[:, :width] += _tally(self.places[:, part], group, width, many)
+            self._sum(out, part, group, many)
+        if self.segments:
+            for part in self._parts(many * self.reference.cells):
+                self._count_segments(out, part, None if groups is None else groups[part], many)
         return out
 
     def count_coarse(self, groups: Cells, many: int) -> Cells:
         """The coarse cells of each group of rows, `[many, reference.coarse_cells]`; a negative group is left out."""
         out = np.zeros((many, self.reference.coarse_cells), np.int64)
         kept = groups >= 0
-        for bins in self.reference.in_segments:
-            if bins.feature in self.bins:
-                coarse = bins.coarse[self.bins[bins.feature][kept]]
-                out[:, self.reference.coarse_places[bins.feature]] = _tally(
-                    coarse, groups[kept], bins.coarse_size, many
-                )
+        every = bool(kept.all())
+        for part in self._parts(out.size):
+            coarse, group = self._coarse(part), groups[part]
+            if not every:
+                coarse, group = coarse[:, kept[part]], group[kept[part]]
+            out += _tally(coarse, group, self.reference.coarse_cells, many)
         return out
 
-    def _count_segment(self, out: Cells, segments: Segments, codes: Cells, group: Cells, many: int) -> None:
+    def _parts(self, cells: int) -> list[slice]:
+        """Rows to be counted together: few enough to stay near the processor, not fewer than there are cells to add."""
+        rows = max(_AT_ONCE, cells) // max(1, len(self.places))
+        return [slice(start, start + rows) for start in range(0, self.rows, rows)]
+
+    def _coarse(self, part: slice) -> NDArray[np.int32]:
+        inside = {bins.feature for bins in self.reference.in_segments}
+        chosen = [i for i, name in enumerate(self.features) if name in inside]
+        return self.reference.coarse_of.take(self.places[chosen, part])
+
+    def _sum(self, out: Cells, part: slice, groups: Cells | None, many: int) -> None:
+        """Whole numbers below 2**53 in all: exact as floats."""
+        at = np.array([self.reference.moments_of(name) for name in self.features[: len(self.steps)]], np.int64)
+        steps = self.steps[:, part].astype(np.float64)
+        if groups is None:
+            out[0, at] += steps.sum(axis=1).astype(np.int64)
+            out[0, at + 1] += np.einsum("ij,ij->i", steps, steps).astype(np.int64)
+            return
+        joint = (groups + np.arange(len(steps))[:, None] * many).ravel()
+        for place, values in ((at, steps), (at + 1, steps * steps)):
+            found = np.bincount(joint, values.ravel(), many * len(steps)).astype(np.int64)
+            out[:, place] += found.reshape(-1, many).T
+
+    def _count_segments(self, out: Cells, part: slice, groups: Cells | None, many: int) -> None:
         """The values of a segment stand one after the other, each with all features: one block of cells."""
-        reference, values = self.reference, len(segments.names)
-        width = reference.coarse_cells
-        first = reference.places[reference.in_segments[0].feature, segments.names[0]].start
-        block = out[:, first : first + values * width].reshape(many, values, width)
-        joint = group * values + codes
-        for bins in reference.in_segments:
-            if bins.feature in self.bins:
-                found = _tally(bins.coarse[self.bins[bins.feature]], joint, bins.coarse_size, many * values)
-                block[:, :, reference.coarse_places[bins.feature]] = found.reshape(many, values, bins.coarse_size)
+        coarse, width = self._coarse(part), self.reference.coarse_cells
+        at = self.reference.fine_cells
+        for segments, codes in zip(self.reference.segments, self.segments, strict=True):
+            values = len(segments.names)
+            joint = codes[part] if groups is None else groups * values + codes[part]
+            found = _tally(coarse, joint, width, many * values)
+            out[:, at : at + values * width] += found.reshape(many, values * width)
+            at += values * width
 
 
 def coded(
@@ -95,21 +127,71 @@ def coded(
         features: names of what is counted; None: whatever the columns tell.
     """
     wanted = {bins.feature for bins in reference.bins} if features is None else set(features)
+    given = _given(contract, wanted, columns)
+    turned = any(name.startswith(pseudo.PROJECTION) for name in wanted)
+    project = pseudo.projector(contract, reference.by_name, columns) if turned else None
+    made = set() if project is None else {f"{pseudo.PROJECTION}{i}" for i in range(pseudo.PROJECTIONS)}
+    numeric = frozenset(b.feature for b in reference.bins if b.feature in {*given, *made} and not b.categorical)
+    named = [b for b in reference.bins if b.feature in given and b.categorical]
+    grid, rows = reference.grid(numeric), len(next(iter(columns.values())))
+    small = np.int16 if reference.fine_cells < 2**15 else np.int32
+    places = np.empty((len(grid.bins) + len(named), rows), small)
+    steps = np.empty((len(grid.bins), rows), np.int32)
+    _code_numbers(grid, given, project, places, steps)
+    words = {
+        name: columns[name].dictionary_encode()
+        for name in {*(b.feature for b in named if b.kind == "words"), *(s.name for s in reference.segments)}
+    }
+    for i, bins in enumerate(named, start=len(grid.bins)):
+        places[i] = bins.assign(words.get(bins.feature, given[bins.feature]))
+        places[i] += reference.places[bins.feature, ""].start
+    return Coded(
+        reference=reference,
+        rows=rows,
+        features=tuple(bins.feature for bins in (*grid.bins, *named)),
+        places=places,
+        steps=steps,
+        segments=tuple(_codes(segments, words[segments.name]) for segments in reference.segments),
+    )
+
+
+def _given(contract: Contract, wanted: set[str], columns: Mapping[str, pa.Array]) -> dict[str, Column]:
     given: dict[str, Column] = {name: columns[name] for name in wanted if name in columns and name != pseudo.OUTPUT}
     if pseudo.OUTPUT in wanted and pseudo.OUTPUT in columns:
         given |= pseudo.answers(contract, columns[pseudo.OUTPUT])
-    if any(name.startswith(pseudo.PROJECTION) for name in wanted):
-        known = {bins.feature: bins for bins in reference.bins}
-        projected = pseudo.projections(contract, known, columns)
-        given |= {f"{pseudo.PROJECTION}{i}": projected[:, i] for i in range(projected.shape[1])}
-    counted = [bins for bins in reference.bins if bins.feature in given]
-    return Coded(
-        reference=reference,
-        rows=len(next(iter(columns.values()))),
-        bins={bins.feature: bins.assign(given[bins.feature]) for bins in counted},
-        segments=tuple(_codes(segments, columns[segments.name]) for segments in reference.segments),
-        steps={bins.feature: bins.steps(given[bins.feature]) for bins in counted if not bins.categorical},
-    )
+    return given
+
+
+def _code_numbers(
+    grid: Grid, given: Mapping[str, Column], project: pseudo.Projector | None, places: Places, steps: NDArray[np.int32]
+) -> None:
+    """A few rows of all features at a time, so that they stay near the processor."""
+    if not grid.bins:
+        return
+    columns = {i: given[bins.feature] for i, bins in enumerate(grid.bins) if bins.feature in given}
+    arrays = {i: numbers(column) for i, column in columns.items()}
+    nulls = [_nulls(columns[i]) if i in columns else None for i in range(len(grid.bins))]
+    names = [bins.feature for bins in grid.bins]
+    made = [] if project is None else [names.index(f"{pseudo.PROJECTION}{i}") for i in range(pseudo.PROJECTIONS)]
+    rows = places.shape[1]
+    size = max(1, _AT_ONCE // len(names))
+    for start in range(0, rows, size):
+        part = slice(start, min(start + size, rows))
+        values = np.empty((len(names), part.stop - start))
+        for i, array in arrays.items():
+            values[i] = array[part]
+        if project is not None:
+            values[made] = project(part)
+        missing = [null if null is None else null[part] for null in nulls]
+        places[: len(names), part] = grid.places(values, missing)
+        steps[:, part] = grid.steps(values)
+
+
+def _nulls(column: Column) -> NDArray[np.bool_] | None:
+    """Where there is no value at all; an array of numbers says so by NaN."""
+    if isinstance(column, np.ndarray):
+        return np.isnan(column)
+    return column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
 
 
 def moments(reference: Reference, cells: Cells, feature: str) -> Moments:
@@ -148,21 +230,12 @@ def unpack(data: bytes, cells: int) -> Cells:
     return out
 
 
-def _tally(codes: Cells, groups: Cells, size: int, many: int) -> Cells:
-    return np.bincount(codes + groups * size, minlength=many * size).reshape(many, size)
+def _tally(codes: Places, groups: Cells | None, size: int, many: int) -> Cells:
+    """Rows by group and code, `[many, size]`; `codes` are `[features, rows]`."""
+    joint = codes if groups is None else codes + groups * size
+    return np.bincount(joint.ravel(), minlength=many * size).reshape(many, size)
 
 
-def _sum(groups: Cells, values: NDArray[np.float64], many: int) -> Cells:
-    """Whole numbers below 2**53 in all: exact as floats."""
-    found: Cells = np.bincount(groups, values, many).astype(np.int64)
-    return found
-
-
-def _codes(segments: Segments, column: pa.Array) -> Cells:
-    words = column.dictionary_encode()
-    place = {value: i for i, value in enumerate(segments.values)}
+def _codes(segments: Segments, words: pa.DictionaryArray) -> Cells:
     rest = len(segments.values)
-    table = [place.get(word, rest) for word in words.dictionary.to_pylist()]
-    codes = words.indices.fill_null(len(table)).to_numpy(zero_copy_only=False)
-    places: Cells = np.asarray([*table, rest], dtype=np.int64)
-    return places[np.asarray(codes, dtype=np.int64)]
+    return coded_words(words, {value: i for i, value in enumerate(segments.values)}, rest, rest)

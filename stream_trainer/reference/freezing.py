@@ -1,4 +1,7 @@
-"""Chooses the bins over the first learned rows: quantiles of numbers, the most frequent words, the largest segments."""
+"""Chooses the bins over the first learned rows: quantiles of numbers, the most frequent words, the largest segments.
+
+A number that many rows share has a bin of its own: of a constant, whatever is above or below it is another bin.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,8 +75,15 @@ def _quantiles(name: str, values: NDArray[np.float64]) -> Bins:
     known = values[np.isfinite(values)]
     cuts = np.quantile(known, np.arange(1, QUANTILES) / QUANTILES) if len(known) else np.zeros(1)
     centre, spread = _middle(values)
-    edges = tuple(float(e) for e in np.unique(cuts))
-    return Bins(feature=name, kind="number", edges=edges, centre=centre, spread=spread)
+    return Bins(feature=name, kind="number", edges=_edges(cuts), centre=centre, spread=spread)
+
+
+def _edges(cuts: NDArray[np.float64]) -> tuple[float, ...]:
+    """The cuts; a value that has several of them gets a bin of its own, so that what moves above it is seen."""
+    different, times = np.unique(cuts + 0.0, return_counts=True)  # + 0.0: there is no -0.0
+    with np.errstate(over="ignore"):
+        above = np.nextafter(different[times > 1], np.inf)
+    return tuple(float(e) for e in np.union1d(different, above[np.isfinite(above)]))
 
 
 def _middle(values: NDArray[np.float64]) -> tuple[float, float]:

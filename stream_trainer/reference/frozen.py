@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from stream_trainer import ipc
 from stream_trainer.errors import Corrupt
 from stream_trainer.reference.bins import Bins
+from stream_trainer.reference.grid import Grid, grid
 
 OTHER = "*"
 _SEGMENT = "segment"
@@ -67,10 +70,11 @@ class Reference:
         Raises:
             KeyError: there is no such feature.
         """
-        return self._by_name[feature]
+        return self.by_name[feature]
 
     @cached_property
-    def _by_name(self) -> dict[str, Bins]:
+    def by_name(self) -> dict[str, Bins]:
+        """All bins by their feature."""
         return {bins.feature: bins for bins in self.bins}
 
     @cached_property
@@ -103,6 +107,34 @@ class Reference:
             found[bins.feature] = slice(at, at + bins.coarse_size)
             at += bins.coarse_size
         return found
+
+    @cached_property
+    def coarse_of(self) -> NDArray[np.int32]:
+        """The place in a row of coarse cells of each fine bin, of those that are counted by segment; -1 for others."""
+        found = np.full(self.fine_cells, -1, np.int32)
+        for bins in self.in_segments:
+            found[self.places[bins.feature, ""]] = bins.coarse + self.coarse_places[bins.feature].start
+        return found
+
+    @cached_property
+    def fine_cells(self) -> int:
+        """How many cells the fine bins have: they are the first ones of a row."""
+        return sum(bins.size for bins in self.bins)
+
+    def grid(self, names: frozenset[str]) -> Grid:
+        """How some of the numbers find their bins; made once."""
+        if names not in self._grids:
+            chosen = [b for b in self.bins if b.feature in names]
+            self._grids[names] = grid([(b, self.places[b.feature, ""].start) for b in chosen])
+        return self._grids[names]
+
+    @cached_property
+    def _grids(self) -> dict[frozenset[str], Grid]:
+        return {}
+
+    def __reduce__(self) -> tuple[type["Reference"], tuple[object, ...]]:
+        """Without what can be made again: it travels to the workers."""
+        return Reference, (self.bins, self.segments)
 
     @cached_property
     def coarse_cells(self) -> int:

@@ -36,8 +36,11 @@ class Learned:
         """With more rows; `times` are their instants, and what is older than the newest `hours` is forgotten."""
         length = slot_hours(hours) * _HOUR
         starts = times.cast(pa.int64()).to_numpy(zero_copy_only=False) // length * length
-        found, groups = np.unique(starts, return_inverse=True)
-        counted = rows.count(groups.astype(np.int64), len(found))
+        if len(starts) and starts.min() == starts.max():
+            found, counted = starts[:1], rows.count()
+        else:
+            found, groups = np.unique(starts, return_inverse=True)
+            counted = rows.count(groups.astype(np.int64), len(found))
         slots = dict(self.slots)
         for start, cells in zip(found.tolist(), counted, strict=True):
             slots[start] = slots[start] + cells if start in slots else cells.copy()

@@ -5,19 +5,23 @@ projections". Their sums are of whole numbers, so a value falls into the same bi
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Vector
-from stream_trainer.reference.bins import Bins, Column, in_steps, numbers, vectors
+from stream_trainer.reference.bins import Bins, Column, numbers, vectors
+from stream_trainer.reference.grid import whole_steps
 
 LABEL, OUTPUT, OUTPUT_PROBABILITY, PROJECTION = "_label", "_output", "_output/probability", "_projection/"
 PROJECTIONS = 8
 _CLIP = 8.0
 _STEPS_IN_ONE = 1024.0
+Projector: TypeAlias = Callable[[slice], NDArray[np.float64]]
 
 
 def outputs_type() -> pa.DataType:
@@ -70,24 +74,39 @@ def projections(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[s
 
     `[rows, 0]` for a contract with fewer than two numbers: there is no direction but the feature itself.
     """
-    pieces = []
+    project, rows = projector(contract, bins, columns), len(next(iter(columns.values()), ()))
+    return np.zeros((rows, 0)) if project is None else project(slice(0, rows)).T
+
+
+def projector(contract: Contract, bins: Mapping[str, Bins], columns: Mapping[str, Column]) -> Projector | None:
+    """What gives `projections` of some of the rows, as `[8, rows]`; None where there is no direction."""
+    pieces: list[NDArray[np.float64]] = []
+    middle: list[tuple[float, float]] = []
     for feature in contract.features:
         if isinstance(feature, Categorical):
             continue
         column, known = columns[feature.name], bins[feature.name]
         if isinstance(feature, Vector):
             values = vectors(column) if not isinstance(column, np.ndarray) else column
-            values = values.reshape(-1, feature.size)
+            pieces += list(values.reshape(-1, feature.size).T)
         else:
-            values = numbers(column)[:, None]
-        standards = zip(values.T, known.centres, known.spreads, strict=True)
-        pieces += [in_steps(one, centre, spread, _CLIP) for one, centre, spread in standards]
+            pieces.append(numbers(column))
+        middle += zip(known.centres, known.spreads, strict=True)
     if len(pieces) < 2:
-        return np.zeros((len(pieces[0]) if pieces else 0, 0))
-    steps = np.stack(pieces, axis=1).astype(np.float64)
-    return np.asarray(steps @ signs(contract.fingerprint, steps.shape[1]) / _STEPS_IN_ONE)
+        return None
+    turned = signs(contract.fingerprint, len(pieces)).T
+    centres, spreads = np.array(middle).T[:, :, None]
+
+    def project(part: slice) -> NDArray[np.float64]:
+        steps = whole_steps(np.stack([piece[part] for piece in pieces]), centres, spreads, _CLIP)
+        if np.isnan(steps.sum()):
+            steps[np.isnan(steps)] = 0.0
+        return np.asarray(turned @ steps / _STEPS_IN_ONE)
+
+    return project
 
 
+@lru_cache(8)
 def signs(fingerprint: str, width: int) -> NDArray[np.float64]:
     """+1 or -1 for each number and direction, `[width, 8]`: bits of SHAKE-256 of the fingerprint."""
     bits = np.frombuffer(hashlib.shake_256(f"{fingerprint}/projections".encode()).digest(width), np.uint8)

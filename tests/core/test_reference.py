@@ -26,6 +26,7 @@ CONTRACT = Contract(
     event_time="t",
     segments=["s", "c"],
 )
+ALONE = Contract(features=[Numeric("n")], label=BinaryLabel("y"), key="k", event_time="t")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TYPES = {
     "n": pa.float64(),
@@ -231,8 +232,36 @@ def test_a_constant_and_an_all_missing_column_can_be_frozen() -> None:
     made = reference.freeze(CONTRACT, columns([row(n=None, c=None, v=[1.0, 0.0])] * 3))
     numeric, category, vector = made.bins[:3]
     assert numeric.counts[-1] == category.counts[-1] == 3
-    assert vector.edges == (1.0,)
-    assert vector.counts[:2] == (0, 3)
+    assert vector.edges == (1.0, np.nextafter(1.0, 2.0))
+    assert vector.counts[:3] == (0, 3, 0)
+
+
+TIES = st.lists(st.sampled_from([-1e30, -2.5, 0.0, -0.0, 5e-324, 3.0, 1e30]), min_size=1, max_size=40)
+
+
+@given(TIES, st.lists(st.floats(-10, 10), max_size=20), st.data())
+@settings(deadline=None, max_examples=80)
+def test_a_value_that_many_rows_share_has_a_bin_of_its_own(tied: list[float], others: list[float], data: Any) -> None:
+    frozen = reference.freeze(ALONE, {"n": pa.array([*tied, *others])}).of("n")
+    rows = np.sort([*tied, *others])
+    shared = {v for v in tied if np.sum(rows == v) > len(rows) / 64 + 1}
+    assert np.all(np.diff(frozen.edges) > 0)
+    assert len(frozen.edges) <= 127
+    for value in shared:
+        near = np.array([np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)])
+        assert len(set(frozen.assign(near).tolist())) == 3
+    again = data.draw(st.permutations([*tied, *others]))
+    halves = [np.bincount(frozen.assign(np.array(part)), minlength=frozen.size) for part in (again[:7], again[7:])]
+    assert tuple((halves[0] + halves[1]).tolist()) == frozen.counts
+
+
+def test_the_names_of_bins_say_which_hold_one_value() -> None:
+    frozen = reference.freeze(ALONE, {"n": pa.array([0.0] * 900)}).of("n")
+    assert frozen.names == ("[-inf, 0)", "[0, 0]", "(0, inf)", *frozen.ends) == frozen.coarse_names
+    week = reference.freeze(ALONE, {"n": pa.array([float(i % 7) for i in range(700)])}).of("n")
+    assert week.names[:4] == ("[-inf, 0)", "[0, 0]", "(0, 1)", "[1, 1]")
+    assert week.coarse_names[:3] == ("[-inf, 0]", "(0, 1]", "(1, 2]")
+    assert len(week.coarse_names) == week.coarse_size
 
 
 def test_only_the_most_frequent_words_get_a_bin() -> None:
