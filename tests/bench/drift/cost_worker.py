@@ -135,7 +135,7 @@ def _next(
     held, closed = windows.close(opened, length=length, lateness=judge.monitoring.lateness)
     blocks, now = state.predictions.blocks, state.life or Life()
     for one in closed:
-        found = judge.predictions(one, compared, blocks, PerformanceState())
+        found = judge.predictions(one, compared, blocks, PerformanceState(), usual)
         blocks = found.blocks
         for told in found.rounds:
             now, _ = life.step(now, told.findings, told.seen, policy)

@@ -23,6 +23,7 @@ from monitors.life import Life, LifePolicy
 from monitors.performance.step import PerformanceState
 from monitors.questions import Compared
 from monitors.scales import Blocks
+from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.reference import LABEL, coded, freeze, pack
@@ -104,10 +105,13 @@ class _Watch:
         self._life = Life()
         self._predictions: Blocks[Content] = Blocks()
         self._examples: Blocks[Content] = Blocks()
+        self._usual = Usual(), Usual()
 
     def take(self, closed: Closed, compared: Compared) -> Day:
-        predictions = self._judge.predictions(closed, compared, self._predictions, PerformanceState())
-        examples = self._judge.examples(closed, compared, self._examples, PerformanceState())
+        of_rows, of_labels = self._usual
+        predictions = self._judge.predictions(closed, compared, self._predictions, PerformanceState(), of_rows)
+        examples = self._judge.examples(closed, compared, self._examples, PerformanceState(), of_labels)
+        self._usual = predictions.usual, examples.usual
         self._predictions, self._examples = predictions.blocks, examples.blocks
         events = [*self._stepped(predictions), *self._stepped(examples)]
         return Day(start=closed.start, findings=[*predictions.findings, *examples.findings], events=events)
