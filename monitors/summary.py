@@ -30,6 +30,7 @@ from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 SUPPORT = 5
+MAX_WINDOWS = 500
 _AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,10 +39,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What the records of one topic hold.
 
     Attributes:
-        windows: contents by the number of the window: its start divided by its length, since 1970.
+        windows: contents by the number of the window: its start divided by its length, since 1970. The newest
+            `MAX_WINDOWS` only: event times that are all over the calendar fill no memory.
         highest: per partition the `SUPPORT` highest event times, ascending, in microseconds; none is later than
             the moment at which Kafka got its record.
-        late: rows of windows that were closed before.
+        late: rows of windows that were closed before, or are too many.
         appended: when Kafka got the newest record.
     """
 
@@ -124,6 +126,8 @@ class Summarise:
         length = self.window // timedelta(microseconds=1)
         at = np.array([row.at for row in rows], np.int64)
         late = at // length < (self.predictions.closed if self.predictions.closed is not None else -(2**62))
+        numbers = np.unique(at[~late] // length)[-MAX_WINDOWS:]
+        late |= at // length < (numbers[0] if len(numbers) else 0)
         kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
         highest: dict[str, list[int]] = {}
         for row in rows:
@@ -142,21 +146,22 @@ class Summarise:
         counts = None if bins is None else bins.count(groups, len(found))
         versions = np.array([row.prediction.model_version or OLDER for row in rows], np.int64)
         contents = {}
+        order = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[order], np.arange(len(found) + 1))
         for i, number in enumerate(found.tolist()):
-            chosen = groups == i
-            here = [row for row, one in zip(rows, chosen.tolist(), strict=True) if one]
+            places = order[starts[i] : starts[i + 1]]
+            here = [rows[place] for place in places.tolist()]
             times = [row.at for row in here]
-            mask = pa.array(chosen)
-            mine = columns if len(found) == 1 else {name: column.filter(mask) for name, column in columns.items()}
+            mine = columns if len(found) == 1 else {name: column.take(places) for name, column in columns.items()}
             contents[number] = Content(
                 rows=len(here),
                 first=_instant(min(times)),
                 last=_instant(max(times)),
-                versions=_rows_by_version(versions[chosen]),
+                versions=_rows_by_version(versions[places]),
                 offsets=_offsets(row.where for row in here),
                 digest=self.digest,
                 counts=b"" if counts is None else pack(counts[i]),
-                by_version={} if bins is None else _counts_by_version(bins, np.where(chosen, versions, OLDER)),
+                by_version={} if bins is None else _counts_by_version(bins, versions, places),
                 sample=_sample(self.contract, here, mine, self.sample_rows),
                 sketches=_sketches(self.contract, mine),
             )
@@ -233,10 +238,12 @@ def total(summaries: Sequence[Summary], *, sample_rows: int) -> Summary:
 def add_parts(first: Part, second: Part, *, sample_rows: int) -> Part:
     """Both together."""
     appended = [at for at in (first.appended, second.appended) if at is not None]
+    windows = add_windows(first.windows, second.windows, sample_rows=sample_rows)
+    gone = [windows.pop(number) for number in sorted(windows)[:-MAX_WINDOWS]]
     return Part(
-        windows=add_windows(first.windows, second.windows, sample_rows=sample_rows),
+        windows=windows,
         highest=further(first.highest, second.highest),
-        late=first.late + second.late,
+        late=first.late + second.late + sum(window.rows for window in gone),
         appended=max(appended, default=None),
     )
 
@@ -295,8 +302,10 @@ def _rows_by_version(versions: Cells) -> dict[int, int]:
     return content.newest(dict(zip(found.tolist(), rows.tolist(), strict=True)), sum)
 
 
-def _counts_by_version(bins: Coded, versions: Cells) -> dict[int, bytes]:
-    """Versions that are not among the highest are counted together; `OLDER` here is no version at all."""
+def _counts_by_version(bins: Coded, all_versions: Cells, places: Cells) -> dict[int, bytes]:
+    """Of the rows at these places. Versions that are not among the highest count together; `OLDER` is none at all here."""
+    versions = np.full(len(all_versions), OLDER, np.int64)
+    versions[places] = all_versions[places]
     known = np.unique(versions[versions != OLDER])
     kept = known[-KEPT_VERSIONS:]
     groups = np.searchsorted(kept, versions)

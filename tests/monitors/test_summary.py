@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from monitors import content, sketches
 from monitors.content import KEPT_VERSIONS, OLDER, Content
-from monitors.summary import PAYLOAD, Before, Summarise, Summary, add, total
+from monitors.summary import MAX_WINDOWS, PAYLOAD, Before, Summarise, Summary, add, total
 from stream_trainer.reference import LABEL, OUTPUT, moments, table_from_bytes, unpack
 
 from .worlds import (
@@ -169,6 +169,16 @@ def test_rows_fall_into_windows_of_their_event_time_and_those_of_closed_ones_are
     later = worker(predictions=Before(closed=FIRST + 2)).of(kafka(values))
     assert (list(later.predictions.windows), later.predictions.late) == ([FIRST + 2], 2 * WINDOW_ROWS)
     assert later.rows == summary.rows
+
+
+def test_s18_event_times_all_over_the_calendar_leave_the_newest_windows() -> None:
+    values = [record(0, GOOD, event_time=START - i * WINDOW) for i in range(MAX_WINDOWS + 20)]
+    whole = worker(2).of(kafka(values))
+    assert (len(whole.predictions.windows), whole.predictions.late) == (MAX_WINDOWS, 20)
+    assert min(whole.predictions.windows) == FIRST - MAX_WINDOWS + 1
+    parts = [worker(2).of(kafka(values[i::3])) for i in range(3)]
+    together = total(parts, sample_rows=2).predictions
+    assert (together.windows.keys(), together.late) == (whole.predictions.windows.keys(), 20)
 
 
 def test_without_an_event_time_it_is_the_time_of_the_request() -> None:
