@@ -57,7 +57,8 @@ class Round:
         budget: the probability of any alarm while nothing has changed (`scales.budgets`, or a share of it).
         windows: how many windows are taken together.
         min_rows: with fewer known values on either side there is no verdict.
-        usual_windows: so many rounds are seen before one is judged where windows differ by more than rows by chance.
+        usual_windows: so many rounds are seen before one is judged where windows differ by more than rows by chance; 0:
+            every one is judged by rows alone.
     """
 
     budget: float
@@ -99,6 +100,8 @@ def decide_by(
         The findings in the order of the questions, then those handed in, where `threshold` is the round's; and what is
         usual after this round.
     """
+    if not round_.usual_windows:
+        return decide(questions, round_, together), usual
     found, taught = _rounds(questions, round_, list(together), usual)
     return found, msgspec.structs.replace(usual, past={**usual.past, **taught})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, fdtrc, fdtri
+from scipy.special import chdtrc, chdtri, fdtrc, fdtri
 
 from monitors.comparing import Floats, Measures
 
@@ -85,13 +85,15 @@ def weigh(pasts: Sequence[Past], measures: Measures, shared: Floats, needed: int
     parts = np.where(overdispersed[:, None] & ~first[:, None], np.maximum(measures.p_value, of_windows), measures.p_value)
     best = parts.argmin(axis=1)[:, None]
     times = np.take_along_axis(ratio / phi, best, axis=1)[:, 0]
+    of_rows_most = chdtri(np.maximum(measures.freedom, 1), MOST) / np.maximum(measures.freedom, 1)
+    of_windows_most = phi * fdtri(freedom, seen, 1 - MOST)
     known = overdispersed & (rounds >= needed)
     return Weighed(
         p_value=np.minimum(1.0, parts.min(axis=1) * np.maximum(asked.sum(axis=1), 1)),
         dispersion=np.where(known, np.where(measures.summed, phi, 1.0).max(axis=1), 1.0),
         times=np.where(known, times, 0.0),
         waits=np.where(overdispersed & (rounds < needed), rounds, -1).astype(np.int64),
-        most=np.where(first[:, None], np.inf, phi * fdtri(freedom, seen, 1 - MOST)),
+        most=np.where(first[:, None], np.inf, np.where(overdispersed[:, None], of_windows_most, of_rows_most)),
     )
 
 
