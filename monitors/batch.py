@@ -169,7 +169,9 @@ class Monitor:
         # 1. What it shows.
         watched = state.examples if labels else state.predictions
         judge = self._judge.examples if labels else self._judge.predictions
-        found = self._weighed(judge(closed, compared, watched.blocks, state.performance, watched.usual), closed.content, compared)
+        found = self._weighed(
+            judge(closed, compared, watched.blocks, state.performance, watched.usual), closed.content, compared
+        )
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
         now, events = self._stepped(state.life or Life(), found)
         self._send(events, now)

@@ -136,7 +136,10 @@ def _together(squares: Floats, made: NDArray[np.bool_], members: list[int]) -> C
     size = len(squares)
     shape = (size, len(members) + 1)
     asked = Measures(
-        statistic=np.zeros(shape), freedom=np.zeros(shape), p_value=np.ones(shape), summed=np.arange(shape[1]) < len(members)
+        statistic=np.zeros(shape),
+        freedom=np.zeros(shape),
+        p_value=np.ones(shape),
+        summed=np.arange(shape[1]) < len(members),
     )
     statistic, freedom, before = np.zeros(size), np.zeros(size), np.zeros(size)
     for place, end in enumerate(members):

@@ -280,12 +280,10 @@ def _weighed(
     weighed = weigh(pasts, measures, shared, round_.usual_windows)
     teach = [finding.state != "not enough data" for finding in findings]
     found = []
-    for i, (finding, told) in enumerate(zip(findings, teach, strict=True)):
-        if told and usual is not None:
-            finding = _in_light(finding, weighed, i, round_.usual_windows)
-        if finding.state != "not enough data" and finding.p_value <= round_.budget:
-            finding = msgspec.structs.replace(finding, detail=finding.detail + moved(i))
-        found.append(finding)
+    for i, finding in enumerate(findings):
+        judged = _in_light(finding, weighed, i, round_.usual_windows) if teach[i] and usual is not None else finding
+        told = judged.state != "not enough data" and judged.p_value <= round_.budget
+        found.append(msgspec.structs.replace(judged, detail=judged.detail + moved(i)) if told else judged)
     return _Answers(found, pasts, measures, weighed, teach)
 
 

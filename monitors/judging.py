@@ -131,9 +131,7 @@ class Judge:
         )
         return Judgement(blocks=held, performance=shown.state, usual=usual, rounds=told, record=record)
 
-    def _round(
-        self, block: Block[Content], compared: Compared, usual: Usual, *, labels: bool
-    ) -> tuple[Told, Usual]:
+    def _round(self, block: Block[Content], compared: Compared, usual: Usual, *, labels: bool) -> tuple[Told, Usual]:
         if labels:
             questions, share = asked_of_examples(block.content, compared), LABELS
         else:

@@ -82,7 +82,9 @@ def weigh(pasts: Sequence[Past], measures: Measures, shared: Floats, needed: int
     seen = np.maximum(rounds, 1.0)[:, None]
     freedom = _freedom(mean, square, seen, measures)
     of_windows = np.where(asked, fdtrc(freedom, seen, ratio / phi), 1.0)
-    parts = np.where(overdispersed[:, None] & ~first[:, None], np.maximum(measures.p_value, of_windows), measures.p_value)
+    parts = np.where(
+        overdispersed[:, None] & ~first[:, None], np.maximum(measures.p_value, of_windows), measures.p_value
+    )
     best = parts.argmin(axis=1)[:, None]
     times = np.take_along_axis(ratio / phi, best, axis=1)[:, 0]
     of_rows_most = chdtri(np.maximum(measures.freedom, 1), MOST) / np.maximum(measures.freedom, 1)

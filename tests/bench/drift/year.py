@@ -16,6 +16,7 @@ from examples.flights.pipeline import contract, pipeline
 from monitors import life
 from monitors.alerts import Alert
 from monitors.baseline import Baseline, Frozen
+from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.judging import Judge, Judgement
@@ -119,7 +120,7 @@ class _Watch:
     def _stepped(self, found: Judgement) -> list[Alert]:
         events: list[Alert] = []
         for told in found.rounds:
-            self._life, said = life.step(self._life, told.findings, told.seen, self._policy)
+            self._life, said = life.step(self._life, telling(told.findings, self._life.open), told.seen, self._policy)
             events += said
         return events
 
