@@ -30,7 +30,18 @@ _CODE = (
     "examples/flights/data.py",
     *(
         f"monitors/{name}.py"
-        for name in ("comparing", "deciding", "effects", "judging", "life", "questions", "scales", "usual")
+        for name in (
+            "comparing",
+            "consequences",
+            "deciding",
+            "effects",
+            "judging",
+            "life",
+            "questions",
+            "scales",
+            "tables",
+            "usual",
+        )
     ),
     *(f"stream_trainer/reference/{name}.py" for name in ("bins", "counting", "freezing", "pseudo")),
 )
