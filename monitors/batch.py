@@ -169,7 +169,9 @@ class Monitor:
         # 1. What it shows.
         watched = state.examples if labels else state.predictions
         judge = self._judge.examples if labels else self._judge.predictions
-        found = self._weighed(judge(closed, compared, watched.blocks, state.performance), closed.content, compared)
+        found = self._weighed(
+            judge(closed, compared, watched.blocks, state.performance, watched.usual), closed.content, compared
+        )
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
         now, events = self._stepped(state.life or Life(), found)
         self._send(events, now)
@@ -181,7 +183,7 @@ class Monitor:
         rounds = [finding for told in self._told.values() for finding in told.findings]
         self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
         self._report([event for event in events if event.status == "opened"], found, closed.content, compared)
-        after = msgspec.structs.replace(watched, blocks=found.blocks)
+        after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual)
         whole = msgspec.structs.replace(state, life=now, performance=found.performance)
         return msgspec.structs.replace(whole, **{"examples" if labels else "predictions": after})
 

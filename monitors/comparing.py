@@ -24,6 +24,23 @@ _AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What was asked of many comparisons, `[comparisons, measures]`.
+
+    Attributes:
+        statistic: chi-squared.
+        freedom: its degrees of freedom; 0: not asked.
+        p_value: of this measure alone; 1 where not asked.
+        summed: `[measures]`, whether it is chi-squared by chance; the largest of several tables is not.
+    """
+
+    statistic: Floats
+    freedom: Floats
+    p_value: Floats
+    summed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparisons:
     """What many comparisons have found, one entry each.
 
@@ -31,11 +48,13 @@ class Comparisons:
         p_value: valid at every size; 1 where no bins could be compared.
         statistic: chi-squared over the pooled bins, of the exact parts.
         freedom: how many parts it has; 0: nothing could be compared.
+        measures: what the p-value is the smallest of, times their number.
     """
 
     p_value: Floats
     statistic: Floats
     freedom: Counts
+    measures: Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,12 @@ def compare(window: Counts, reference: Counts, *, ordered: bool) -> Comparisons:
         p_value=np.concatenate([piece.p_value for piece in pieces]),
         statistic=np.concatenate([piece.statistic for piece in pieces]),
         freedom=np.concatenate([piece.freedom for piece in pieces]),
+        measures=Measures(
+            statistic=np.concatenate([piece.measures.statistic for piece in pieces]),
+            freedom=np.concatenate([piece.measures.freedom for piece in pieces]),
+            p_value=np.concatenate([piece.measures.p_value for piece in pieces]),
+            summed=pieces[0].measures.summed,
+        ),
     )
 
 
@@ -84,7 +109,14 @@ def compare_shares(window: Counts, rows: Counts, reference: Counts, reference_ro
     deviate = deviates(window, rows, reference, reference_rows)
     happened = window + reference
     made = (happened > 0) & (happened < rows + reference_rows) & (rows > 0) & (reference_rows > 0)
-    return Comparisons(p_value=p_values(deviate), statistic=deviate**2, freedom=made.astype(np.int64))
+    p_value, statistic = p_values(deviate), deviate**2
+    each = Measures(
+        statistic=statistic,
+        freedom=made.astype(np.float64),
+        p_value=np.where(made, p_value, 1.0),
+        summed=np.ones(made.shape[-1:], bool),
+    )
+    return Comparisons(p_value=p_value, statistic=statistic, freedom=made.astype(np.int64), measures=each)
 
 
 def _compare(window: Counts, reference: Counts, ordered: bool) -> Comparisons:
@@ -102,19 +134,33 @@ def _compare(window: Counts, reference: Counts, ordered: bool) -> Comparisons:
 def _together(squares: Floats, made: NDArray[np.bool_], members: list[int]) -> Comparisons:
     """The smallest p-value of the sums over the first `members` tables and of the largest table, times their number."""
     size = len(squares)
-    smallest, asked, before = np.ones(size), np.zeros(size), np.zeros(size)
-    statistic, freedom = np.zeros(size), np.zeros(size)
-    for end in members:
-        statistic, freedom = squares[:, :end].sum(axis=1), made[:, :end].sum(axis=1)
+    shape = (size, len(members) + 1)
+    asked = Measures(
+        statistic=np.zeros(shape),
+        freedom=np.zeros(shape),
+        p_value=np.ones(shape),
+        summed=np.arange(shape[1]) < len(members),
+    )
+    statistic, freedom, before = np.zeros(size), np.zeros(size), np.zeros(size)
+    for place, end in enumerate(members):
+        statistic, freedom = squares[:, :end].sum(axis=1), made[:, :end].sum(axis=1).astype(np.float64)
         new = freedom > before
-        smallest[new] = np.minimum(smallest[new], chdtrc(freedom[new], statistic[new]))
-        asked, before = asked + new, freedom
+        _put(asked, place, new, statistic, freedom, chdtrc(freedom[new], statistic[new]))
+        before = freedom
     several = freedom > 1
-    if several.any():
-        single = freedom[several] * p_values(np.sqrt(squares[several].max(axis=1)))
-        smallest[several] = np.minimum(smallest[several], single)
-    p_value = np.where(freedom > 0, np.minimum(1.0, smallest * (asked + several)), 1.0)
-    return Comparisons(p_value=p_value, statistic=statistic, freedom=freedom.astype(np.int64))
+    largest = squares.max(axis=1, initial=0.0)
+    _put(asked, -1, several, largest, np.ones(size), freedom[several] * p_values(np.sqrt(largest[several])))
+    number = (asked.freedom > 0).sum(axis=1)
+    p_value = np.where(freedom > 0, np.minimum(1.0, asked.p_value.min(axis=1) * number), 1.0)
+    return Comparisons(p_value=p_value, statistic=statistic, freedom=freedom.astype(np.int64), measures=asked)
+
+
+def _put(
+    asked: Measures, place: int, where: NDArray[np.bool_], statistic: Floats, freedom: Floats, p_value: Floats
+) -> None:
+    asked.statistic[where, place] = statistic[where]
+    asked.freedom[where, place] = freedom[where]
+    asked.p_value[where, place] = p_value
 
 
 def _halvings(window: Counts, reference: Counts) -> list[_Parts]:

@@ -57,6 +57,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         rows: known values in the window; `reference_rows`: those they were compared with.
         severity: of the alert that it may become; None: by the size of the effect.
         weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
+        dispersion: how many times as much as rows by chance windows usually differ; 1: no more than by chance.
         detail: which bins moved, or why there is no verdict.
     """
 
@@ -74,4 +75,5 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     reference_rows: int = 0
     severity: Severity | None = None
     weight: float | None = None
+    dispersion: float = 1.0
     detail: str = ""

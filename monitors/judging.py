@@ -13,7 +13,7 @@ from monitors import content, scales
 from monitors.alerts import WindowSpan
 from monitors.consequences import together
 from monitors.content import Content
-from monitors.deciding import Round, decide
+from monitors.deciding import Round, decide_by
 from monitors.findings import Finding
 from monitors.history import WindowRecord
 from monitors.life import Seen
@@ -21,6 +21,7 @@ from monitors.performance.step import Judged as Performance
 from monitors.performance.step import PerformanceState, judge_labelled, judge_outputs
 from monitors.questions import Compared, asked_of_examples, asked_of_predictions, curves, outputs
 from monitors.scales import Block, Blocks
+from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
 
@@ -43,13 +44,15 @@ class Judgement:
 
     Attributes:
         blocks: the windows that are to be looked at together, afterwards.
-        performance: what is usual, afterwards.
+        performance: what is usual of the answers, afterwards.
+        usual: how much windows usually differ, afterwards.
         rounds: of this window alone, then of the longer blocks that ended with it.
         record: for the history.
     """
 
     blocks: Blocks[Content]
     performance: PerformanceState
+    usual: Usual
     rounds: list[Told]
     record: WindowRecord
 
@@ -67,21 +70,38 @@ class Judge:
     monitoring: Monitoring
 
     def predictions(
-        self, closed: Closed, compared: Compared, blocks: Blocks[Content], performance: PerformanceState
+        self,
+        closed: Closed,
+        compared: Compared,
+        blocks: Blocks[Content],
+        performance: PerformanceState,
+        usual: Usual,
     ) -> Judgement:
         """A window of predictions: its features, the answers, and what can be expected of them."""
         expected = judge_outputs(performance, outputs(closed.content, compared), self.monitoring, share=ESTIMATE)
-        return self._judge(closed, compared, blocks, expected, labels=False)
+        return self._judge(closed, compared, blocks, expected, usual, labels=False)
 
     def examples(
-        self, closed: Closed, compared: Compared, blocks: Blocks[Content], performance: PerformanceState
+        self,
+        closed: Closed,
+        compared: Compared,
+        blocks: Blocks[Content],
+        performance: PerformanceState,
+        usual: Usual,
     ) -> Judgement:
         """A window of labelled examples: the labels, and how the answers turned out."""
         shown = judge_labelled(performance, closed.content.tally, self.monitoring, share=OUTCOMES)
-        return self._judge(closed, compared, blocks, shown, labels=True)
+        return self._judge(closed, compared, blocks, shown, usual, labels=True)
 
     def _judge(
-        self, closed: Closed, compared: Compared, blocks: Blocks[Content], shown: Performance, *, labels: bool
+        self,
+        closed: Closed,
+        compared: Compared,
+        blocks: Blocks[Content],
+        shown: Performance,
+        usual: Usual,
+        *,
+        labels: bool,
     ) -> Judgement:
         held, over = scales.advance(
             blocks,
@@ -90,7 +110,12 @@ class Judge:
             key=closed.content.digest or "",
             add=lambda first, second: content.add(first, second, sample_rows=0),
         )
-        rounds = [self._round(block, compared, labels=labels) for block in over]
+        digest = closed.content.digest or ""
+        usual = usual if usual.key == digest else Usual(key=digest)
+        rounds = []
+        for block in over:
+            round_, usual = self._round(block, compared, usual, labels=labels)
+            rounds.append(round_)
         alone = Told(seen=self._seen(closed.start, closed.end, closed.content, compared), findings=shown.findings)
         told = [alone, *rounds] if shown.findings else rounds
         record = WindowRecord(
@@ -104,21 +129,27 @@ class Judge:
             curves=curves(closed.content, compared),
             scores=shown.scores,
         )
-        return Judgement(blocks=held, performance=shown.state, rounds=told, record=record)
+        return Judgement(blocks=held, performance=shown.state, usual=usual, rounds=told, record=record)
 
-    def _round(self, block: Block[Content], compared: Compared, *, labels: bool) -> Told:
+    def _round(self, block: Block[Content], compared: Compared, usual: Usual, *, labels: bool) -> tuple[Told, Usual]:
         if labels:
             questions, share = asked_of_examples(block.content, compared), LABELS
         else:
             questions, share = asked_of_predictions(block.content, compared, self.monitoring.unwatched), FEATURES
         budget = scales.budgets(share * self.monitoring.false_alarms_per_window)[block.scale]
-        round_ = Round(budget=budget, windows=block.scale, min_rows=self.monitoring.min_rows)
+        round_ = Round(
+            budget=budget,
+            windows=block.scale,
+            min_rows=self.monitoring.min_rows,
+            usual_windows=self.monitoring.usual_windows,
+        )
         directions = [question for question in questions if question.kind == "multivariate"]
         others = [question for question in questions if question.kind != "multivariate"]
-        found = decide(others, round_, together(decide(directions, round_)))
+        moved, usual = decide_by(directions, round_, usual)
+        found, usual = decide_by(others, round_, usual, together(moved))
         length = block.scale * self.monitoring.window
         start = _EPOCH + block.place * length
-        return Told(seen=self._seen(start, start + length, block.content, compared), findings=found)
+        return Told(seen=self._seen(start, start + length, block.content, compared), findings=found), usual
 
     def _seen(self, start: datetime, end: datetime, held: Content, compared: Compared) -> Seen:
         version = compared.served.version if compared.served else None

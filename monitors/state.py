@@ -12,6 +12,7 @@ from monitors.content import Content
 from monitors.life import Life
 from monitors.performance.step import PerformanceState
 from monitors.scales import Blocks
+from monitors.usual import Usual
 from monitors.windows import Closed, Windows
 from stream_trainer.store.storage import Storage
 
@@ -19,11 +20,12 @@ _log = logging.getLogger(__name__)
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic: its open windows, those that are over and wait to be judged, and several windows together."""
+    """One topic: its open windows, those that wait to be judged, several windows together, how much they usually differ."""
 
     windows: Windows = Windows()
     waiting: list[Closed] = []
     blocks: Blocks[Content] = Blocks()
+    usual: Usual = Usual()
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ was measured and is taken off. Never approximate in the direction that would ala
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtr, ndtri
+from scipy.special import gammaln, ndtr, ndtri_exp
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ def deviates(inside: Counts, rows: Counts, reference_inside: Counts, reference_r
     use = known & ~small
     found[use] = peizer_pratt(a[use], b[use], c[use], d[use]) - ERROR
     use = known & small
-    found[use] = -ndtri(np.minimum(0.5, summed(a[use], b[use], c[use], d[use])))
+    found[use] = -ndtri_exp(np.minimum(np.log(0.5), _log_summed(a[use], b[use], c[use], d[use])))
     return np.maximum(found, 0.0)
 
 
@@ -54,7 +54,12 @@ def summed(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
     The first terms are added up; as each is less than the one before by a growing factor, a geometric series bounds
     those that are left. It is never too small.
     """
-    first = np.exp(
+    return np.asarray(np.exp(_log_summed(a, b, c, d)))
+
+
+def _log_summed(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
+    """Its logarithm, so that deviates stay finite where the tail is smaller than any number."""
+    first = (
         gammaln(a + b + 1)
         + gammaln(c + d + 1)
         + gammaln(a + c + 1)
@@ -73,7 +78,7 @@ def summed(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
     ratio = np.maximum(b - i, 0) * np.maximum(c - i, 0) / ((a + i + 1) * (d + i + 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         rest = np.where(ratio < 1, term * ratio / (1 - ratio), np.where(term > 0, np.inf, 0.0))
-    return np.asarray(np.minimum(1.0, first * (total + rest) * (1 + 1e-7)))
+    return np.asarray(np.minimum(0.0, first + np.log(total + rest) + 1e-7))
 
 
 def peizer_pratt(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:

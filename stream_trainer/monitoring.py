@@ -17,6 +17,8 @@ class Monitoring:
         false_alarm_every: while nothing changes, at most one alarm in so much event time is to be expected, over all
             features, segments and kinds together.
         min_rows: with fewer known values there is no verdict.
+        usual_windows: where windows differ from each other by more than rows by chance would, so many are seen before one
+            is judged, and then by how much they usually differ. 0: by rows alone, from the first window on.
         unwatched: features that no window has as they were learned, such as the day of the week in windows of a day.
         silence: no prediction for so long, by the clock, is an alert; None: never.
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
@@ -28,6 +30,7 @@ class Monitoring:
     lateness: timedelta = timedelta(minutes=1)
     false_alarm_every: timedelta = timedelta(days=30)
     min_rows: int = 50
+    usual_windows: int = 14
     unwatched: tuple[str, ...] = ()
     silence: timedelta | None = timedelta(minutes=5)
     staleness: timedelta | None = timedelta(hours=1)
@@ -42,6 +45,8 @@ class Monitoring:
             raise UsageError("Monitoring: false_alarm_every must be at least one window")
         if self.min_rows < 20:
             raise UsageError("Monitoring: min_rows must be at least 20")
+        if self.usual_windows and self.usual_windows < 5:
+            raise UsageError("Monitoring: usual_windows must be 0 or at least 5")
         if not all(isinstance(rule, When) for rule in self.actions):
             raise UsageError("Monitoring: actions is a tuple of When(kind=…, do=…)")
         if self.action_cooldown < zero:

@@ -17,6 +17,7 @@ from monitors.life import Life, LifePolicy
 from monitors.performance.step import PerformanceState
 from monitors.questions import Compared, asked_of_examples, asked_of_predictions, outputs
 from monitors.scales import Blocks
+from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric
 from stream_trainer.monitoring import Monitoring
@@ -66,18 +67,19 @@ def content(cells: Cells, rows: int = ROWS) -> Content:
 
 def opened(compared: Compared, cells: Cells, monitoring: Monitoring, rows: int = ROWS) -> Iterator[tuple[int, Alert]]:
     """The alerts that open, and the window each opens with."""
-    judge, blocks, known, alerts = (
+    judge, blocks, known, usual, alerts = (
         Judge(pipeline="p", monitoring=monitoring),
         Blocks[Content](),
         PerformanceState(),
+        Usual(),
         Life(),
     )
     policy = LifePolicy(cooldown=0 * WINDOW, resolve_after=1)
     for i, row in enumerate(cells):
         start = START + i * WINDOW
         closed = Closed(number=i, start=start, end=start + WINDOW, content=content(row, rows))
-        found = judge.predictions(closed, compared, blocks, known)
-        blocks, known = found.blocks, found.performance
+        found = judge.predictions(closed, compared, blocks, known, usual)
+        blocks, known, usual = found.blocks, found.performance, found.usual
         for told in found.rounds:
             alerts, events = life.step(alerts, told.findings, told.seen, policy)
             yield from ((i, event) for event in events if event.status == "opened")
@@ -118,7 +120,7 @@ def test_one_absurd_value_changes_no_decision(compared: Compared) -> None:
         cells = counted(compared.frozen.reference, one)
         judge = Judge(pipeline="p", monitoring=SELDOM)
         closed = Closed(number=0, start=START, end=START + WINDOW, content=content(cells[0]))
-        found = judge.predictions(closed, compared, Blocks(), PerformanceState())
+        found = judge.predictions(closed, compared, Blocks(), PerformanceState(), Usual())
         states.append([(f.feature, f.kind, f.against, f.state) for f in found.findings])
     assert states[0] == states[1]
 
@@ -140,7 +142,7 @@ def test_f39_what_cannot_be_compared_says_why(compared: Compared, held: Content 
     assert questions
     assert all(why in q.unanswerable for q in questions)
     found = Judge(pipeline="p", monitoring=SELDOM).predictions(
-        Closed(number=0, start=START, end=START + WINDOW, content=given), known, Blocks(), PerformanceState()
+        Closed(number=0, start=START, end=START + WINDOW, content=given), known, Blocks(), PerformanceState(), Usual()
     )
     assert {f.state for f in found.findings if f.against == "learned"} == {"not enough data"}
     assert Compared(frozen=None, served=None).unanswerable(given, "baseline") == "no bins are frozen yet"

@@ -133,13 +133,13 @@ def _next(
     opened = windows.extend(state.predictions.windows, part, sample_rows=0)
     held: Windows
     held, closed = windows.close(opened, length=length, lateness=judge.monitoring.lateness)
-    blocks, now = state.predictions.blocks, state.life or Life()
+    blocks, usual, now = state.predictions.blocks, state.predictions.usual, state.life or Life()
     for one in closed:
-        found = judge.predictions(one, compared, blocks, PerformanceState())
-        blocks = found.blocks
+        found = judge.predictions(one, compared, blocks, PerformanceState(), usual)
+        blocks, usual = found.blocks, found.usual
         for told in found.rounds:
             now, _ = life.step(now, told.findings, told.seen, policy)
-    watched = Watched(windows=held, blocks=blocks)
+    watched = Watched(windows=held, blocks=blocks, usual=usual)
     return msgspec.structs.replace(state, predictions=watched, life=now)
 
 

@@ -28,7 +28,21 @@ _ROOT = Path(__file__).parents[3]
 _CODE = (
     "tests/bench/drift/year.py",
     "examples/flights/data.py",
-    *(f"monitors/{name}.py" for name in ("comparing", "deciding", "effects", "judging", "life", "questions", "scales")),
+    *(
+        f"monitors/{name}.py"
+        for name in (
+            "comparing",
+            "consequences",
+            "deciding",
+            "effects",
+            "judging",
+            "life",
+            "questions",
+            "scales",
+            "tables",
+            "usual",
+        )
+    ),
     *(f"stream_trainer/reference/{name}.py" for name in ("bins", "counting", "freezing", "pseudo")),
 )
 _STORMS = ("precip", "visib", "wind_speed")

@@ -16,6 +16,7 @@ from examples.flights.pipeline import contract, pipeline
 from monitors import life
 from monitors.alerts import Alert
 from monitors.baseline import Baseline, Frozen
+from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.judging import Judge, Judgement
@@ -23,6 +24,7 @@ from monitors.life import Life, LifePolicy
 from monitors.performance.step import PerformanceState
 from monitors.questions import Compared
 from monitors.scales import Blocks
+from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.reference import LABEL, coded, freeze, pack
@@ -104,10 +106,13 @@ class _Watch:
         self._life = Life()
         self._predictions: Blocks[Content] = Blocks()
         self._examples: Blocks[Content] = Blocks()
+        self._usual = Usual(), Usual()
 
     def take(self, closed: Closed, compared: Compared) -> Day:
-        predictions = self._judge.predictions(closed, compared, self._predictions, PerformanceState())
-        examples = self._judge.examples(closed, compared, self._examples, PerformanceState())
+        of_rows, of_labels = self._usual
+        predictions = self._judge.predictions(closed, compared, self._predictions, PerformanceState(), of_rows)
+        examples = self._judge.examples(closed, compared, self._examples, PerformanceState(), of_labels)
+        self._usual = predictions.usual, examples.usual
         self._predictions, self._examples = predictions.blocks, examples.blocks
         events = [*self._stepped(predictions), *self._stepped(examples)]
         return Day(start=closed.start, findings=[*predictions.findings, *examples.findings], events=events)
@@ -115,7 +120,7 @@ class _Watch:
     def _stepped(self, found: Judgement) -> list[Alert]:
         events: list[Alert] = []
         for told in found.rounds:
-            self._life, said = life.step(self._life, told.findings, told.seen, self._policy)
+            self._life, said = life.step(self._life, telling(told.findings, self._life.open), told.seen, self._policy)
             events += said
         return events
 

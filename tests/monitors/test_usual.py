@@ -1,0 +1,166 @@
+"""Windows whose rows go together: how much they usually differ is learned, and an alarm says that one differs by more."""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from monitors.deciding import Question, Round, decide, decide_by
+from monitors.findings import Finding
+from monitors.usual import MEMORY, Usual
+
+ROWS, REFERENCE_ROWS, BINS = 1_000, 20_000, 64
+# The random effect of a window, in deviations: its rows' mean varies by 5 times what rows by chance would.
+EFFECT = 5 / ROWS**0.5
+NEEDED = 14
+ROUND = Round(budget=1e-3, usual_windows=NEEDED)
+_CUTS = ndtri(np.arange(1, BINS) / BINS)
+Counts = NDArray[np.int64]
+
+
+def shares(shift: float) -> NDArray[np.float64]:
+    return np.diff(np.concatenate([[0.0], ndtr(_CUTS - shift), [1.0]]))
+
+
+def asked(rng: np.random.Generator, shift: float, reference: Counts, bad: float = 0.01) -> Question:
+    """A number with one bin of quality, the last."""
+    missing = rng.binomial(ROWS, bad)
+    return Question(
+        kind="drift",
+        feature="x",
+        against="learned",
+        window=np.append(rng.multinomial(ROWS - missing, shares(shift)), missing),
+        reference=reference,
+        names=[str(i) for i in range(BINS + 1)],
+        quality=[BINS],
+    )
+
+
+def learned(rng: np.random.Generator, effect: float = 0.0) -> Counts:
+    """Of 20 windows, each with its own effect."""
+    drawn = sum(rng.multinomial(REFERENCE_ROWS // 20, shares(rng.normal(0, effect))) for _ in range(20))
+    return np.append(drawn, REFERENCE_ROWS // 100)
+
+
+def rounds(questions: list[Question], round_: Round = ROUND, usual: Usual | None = None) -> Iterator[list[Finding]]:
+    """The findings of each round about one question."""
+    usual = usual or Usual()
+    for question in questions:
+        found, usual = decide_by([question], round_, usual)
+        yield found
+
+
+def stream(seed: int, windows: int, effect: float, *, then: float = 0.0, last: int = 0) -> list[Question]:
+    """Windows with a random effect; the last ones are shifted by `then` beside it."""
+    rng = np.random.default_rng(seed)
+    reference = learned(rng, effect)
+    shifts = rng.normal(0, effect, windows) + then * (np.arange(windows) >= windows - last)
+    return [asked(rng, float(shift), reference) for shift in shifts]
+
+
+def states(found: list[list[Finding]]) -> list[str]:
+    return [values.state for values, _ in found]
+
+
+def test_where_rows_are_exchangeable_every_p_value_stays_exact() -> None:
+    same = total = 0
+    for seed in range(8):
+        questions = stream(seed, 50, 0.0)
+        for question, found in zip(questions, rounds(questions), strict=True):
+            exact = decide([question], ROUND)
+            same += [f.p_value for f in found] == [f.p_value for f in exact]
+            total += 1
+    assert same >= 0.995 * total
+
+
+@pytest.mark.parametrize("quiet", [4, 30])
+def test_where_rows_are_exchangeable_a_shift_is_found_as_before(quiet: int) -> None:
+    for seed in range(8):
+        questions = stream(seed, quiet + 3, 0.0, then=0.3, last=3)
+        found = list(rounds(questions))
+        assert states(found)[quiet:] == [decide([question], ROUND)[0].state for question in questions[quiet:]]
+        assert states(found)[quiet] == "drift"
+
+
+def test_windows_that_always_differed_cry_wolf_about_as_rarely_as_stated() -> None:
+    budget, exact, judged, alarms = 0.01, 0, 0, 0
+    round_ = Round(budget=budget, usual_windows=NEEDED)
+    for seed in range(8):
+        questions = stream(seed, 100, EFFECT)
+        exact += sum(decide([question], round_)[0].state == "drift" for question in questions[:20])
+        told = states(list(rounds(questions, round_)))[NEEDED:]
+        judged += sum(state != "not enough data" for state in told)
+        alarms += told.count("drift")
+    assert exact > 0.4 * 8 * 20
+    assert judged > 550
+    assert alarms <= 2 * budget * judged
+
+
+def test_until_enough_windows_were_seen_it_says_how_many() -> None:
+    found = [values for values, _ in rounds(stream(3, NEEDED + 6, 3 * EFFECT))]
+    assert [one.state for one in found[:NEEDED]] == ["not enough data"] * NEEDED
+    assert found[5].detail == f"how much windows usually differ is not known yet: 5 of {NEEDED}"
+    assert {one.state for one in found[NEEDED:]} == {"quiet"}
+    assert all(one.dispersion > 10 for one in found[NEEDED:])
+
+
+def test_a_shift_of_many_deviations_of_windows_is_found_and_stays_found() -> None:
+    lasting = 40
+    for seed in range(4):
+        found = [values for values, _ in rounds(stream(seed, 60 + lasting, EFFECT, then=12 * EFFECT, last=lasting))]
+        assert [one.state for one in found[60:]] == ["drift"] * lasting
+        assert "times what windows usually differ; " in found[60].detail
+        assert found[60].dispersion > 1
+
+
+def test_windows_that_stand_out_now_and_then_become_usual() -> None:
+    rng = np.random.default_rng(5)
+    reference = learned(rng)
+    found = states(list(rounds([asked(rng, 0.5 * (i % 4 == 3), reference) for i in range(200)])))
+    assert found[3] == "drift"
+    assert "drift" not in found[100:]
+
+
+def test_shares_of_missing_values_that_always_vary_are_usual_and_a_leap_is_not() -> None:
+    rng = np.random.default_rng(7)
+    reference = learned(rng)
+    varying = [asked(rng, 0.0, reference, bad=float(share)) for share in [*rng.uniform(0, 0.05, 60), 0.9]]
+    exact = [decide([question], ROUND)[1].state for question in varying]
+    found = [quality.state for _, quality in rounds(varying)]
+    assert exact.count("drift") > 30
+    assert found[NEEDED:].count("drift") == 1
+    assert found[-1] == "drift"
+
+
+def test_it_may_be_asked_to_judge_by_rows_alone() -> None:
+    questions = stream(3, 20, 3 * EFFECT)
+    found = list(rounds(questions, Round(budget=1e-3, usual_windows=0)))
+    assert found == [decide([question], ROUND) for question in questions]
+
+
+def test_what_is_known_is_bounded_and_goes_on_from_where_it_was_written() -> None:
+    questions = stream(11, 3 * MEMORY, EFFECT)
+    whole = list(rounds(questions))
+    usual, sizes, found = Usual(key="bins"), [], []
+    for question in questions:
+        findings, usual = decide_by([question], ROUND, usual)
+        written = msgspec.msgpack.encode(usual)
+        usual = msgspec.msgpack.decode(written, type=Usual)
+        sizes.append(len(written))
+        found.append(findings)
+    assert found == whole
+    assert len(set(sizes[1:])) == 1
+    assert usual.key == "bins"
+    assert {past.rounds for past in usual.past.values()} == {MEMORY}
+
+
+def test_what_is_enormous_is_finite() -> None:
+    rng = np.random.default_rng(13)
+    reference = learned(rng)
+    far = [asked(rng, 8.0 * (-1) ** i, reference, bad=0.5) for i in range(NEEDED + 10)]
+    for values, quality in rounds(far):
+        assert np.isfinite([values.statistic, values.dispersion, quality.statistic, quality.dispersion]).all()
+    assert values.state == quality.state == "quiet"
