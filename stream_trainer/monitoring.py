@@ -30,7 +30,7 @@ class Monitoring:
     lateness: timedelta = timedelta(minutes=1)
     false_alarm_every: timedelta = timedelta(days=30)
     min_rows: int = 50
-    usual_windows: int = 14
+    usual_windows: int = 0
     unwatched: tuple[str, ...] = ()
     silence: timedelta | None = timedelta(minutes=5)
     staleness: timedelta | None = timedelta(hours=1)

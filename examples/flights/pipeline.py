@@ -37,10 +37,12 @@ contract = Contract(
 # The longest flight of the year landed 28 hours after its scheduled departure; one that never lands teaches nothing.
 join = Join(on="key", horizon=timedelta(days=2), on_timeout=None)
 # A day of flights is judged against the week that was learned: it has every hour in it, but only one day of the week.
+# All flights of a day share its weather, so no day is quite like another: two weeks show how much days usually differ.
 monitoring = Monitoring(
     window=timedelta(days=1),
     lateness=timedelta(hours=1),
     false_alarm_every=timedelta(days=30),
+    usual_windows=14,
     unwatched=("day_of_week",),
 )
 pipeline = Pipeline(name="flights", contract=contract, join=join, monitoring=monitoring, reference_hours=7 * 24)

@@ -31,7 +31,7 @@ from stream_trainer.reference import LABEL, coded, freeze, pack
 from stream_trainer.reference.counting import Cells
 
 DAY = timedelta(days=1)
-MONITORING = Monitoring(window=DAY, lateness=timedelta(0))
+MONITORING = Monitoring(window=DAY, lateness=timedelta(0), usual_windows=14)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEK = pipeline.reference_hours // 24
 Columns = Mapping[str, pa.Array]
