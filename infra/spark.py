@@ -122,6 +122,7 @@ def stop_session(session: SparkSession) -> None:
     if gateway is None or gateway.proc.poll() is None:
         session.stop()
     else:
+        gateway._gateway_client.is_connected = False  # noqa: SLF001 - nothing is sent any more, which py4j would log
         context._jsc = None  # noqa: SLF001
         context.stop()
         SparkSession._instantiatedSession = None  # noqa: SLF001
