@@ -31,7 +31,6 @@ from stream_trainer.reference import table_from_bytes
 
 Publish = Callable[[Sequence[Alert]], None]
 Explain = Callable[[Sequence[Finding], Content, Compared], Sequence[Finding]]
-Act = Callable[[Sequence[Alert]], None]
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +38,6 @@ _log = logging.getLogger(__name__)
 def unexplained(findings: Sequence[Finding], _window: Content, _compared: Compared) -> Sequence[Finding]:
     """Findings as they are."""
     return findings
-
-
-def idle(_alerts: Sequence[Alert]) -> None:
-    """Alerts set off nothing."""
 
 
 class Monitor:
@@ -55,7 +50,6 @@ class Monitor:
         sample_rows: rows of a window that are kept for a report.
         workspace: of Evidently, for reports; None for none.
         explain: gives findings their weight in the change of the output.
-        act: told of every event that was published.
         saw: told when Kafka got the newest prediction of a micro-batch.
     """
 
@@ -75,7 +69,6 @@ class Monitor:
         sample_rows: int = 2_000,
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
-        act: Act = idle,
         saw: Callable[[datetime | None], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
@@ -92,7 +85,6 @@ class Monitor:
         self._sample_rows = sample_rows
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
-        self._act = act
         self._saw = saw
         self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
@@ -203,7 +195,6 @@ class Monitor:
     def _send(self, events: Sequence[Alert], now: Life) -> None:
         if events:
             self._publish(events)
-            self._act(events)
         self.metrics.alerts(events, now.open.values())
         for event in events:
             _log.log(
