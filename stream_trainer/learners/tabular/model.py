@@ -159,8 +159,10 @@ class Model:
         parts = split(state.serving)
         if not int(parts["stream"]["rows"]):
             return uniform(state.spec.task, state.spec.outputs, len(mixture))
-        sure = self.sureness.applied(parts.get(SURENESS, {}), mixture, self.ages(parts, len(mixture), ordered=ordered))
-        return self.head(state.spec).outputs(parts.get("label", {}), sure)
+        if self.is_of_classes(state.spec):
+            ages = self.ages(parts, len(mixture), ordered=ordered)
+            mixture = self.sureness.applied(parts.get(SURENESS, {}), mixture, ages)
+        return self.head(state.spec).outputs(parts.get("label", {}), mixture)
 
     def ages(self, parts: Parts, rows: int, *, ordered: bool) -> Tensor:
         """How many rows after the last known label they come, `[rows]`: in log order, or each by itself."""

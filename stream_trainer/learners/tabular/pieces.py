@@ -23,7 +23,8 @@ def learned_in_pieces(recipe: Recipe, state: State, batch: Batch, seen: Seen) ->
     """As `training.learned`, of which there is one call a piece; the report is of the whole block."""
     pieces = list(recipe.passes.pieces(batch.rows))
     if len(pieces) == 1:
-        return learned(recipe, state, batch, seen)
+        now, report = learned(recipe, state, batch, seen)
+        return _with_sureness(now, recipe.model, state, batch, seen), report
     model, known = recipe.model, _memory(state)
     ages = model.memory.ordered(batch.rows)
     now, reports = state, []
@@ -39,9 +40,7 @@ def learned_in_pieces(recipe: Recipe, state: State, batch: Batch, seen: Seen) ->
     codes = head.code(label, batch.labels)
     loss = float((head.losses(seen.mixture, codes) * counts).mean())
     now = _with_memory(now, model.memory.after(known, head.centre(codes), counts))
-    if model.is_of_classes(state.spec) and int(state.serving["stream.rows"]):
-        now = _with_sureness(now, model, seen.mixture, codes, counts)
-    return now, _report(reports, loss)
+    return _with_sureness(now, model, state, batch, seen), _report(reports, loss)
 
 
 def _part(batch: Batch, piece: slice) -> Batch:
@@ -61,11 +60,16 @@ def _with_memory(state: State, known: dict[str, Tensor]) -> State:
     return replace(state, serving={**state.serving, **joined({_MEMORY: known})})
 
 
-def _with_sureness(state: State, model: Model, mixture: Tensor, codes: Tensor, counts: Tensor) -> State:
-    losses = split(state.training).get(SURENESS, {}).get("losses")
-    found = model.sureness.learned(losses, mixture, codes, counts)
-    serving = {**state.serving, f"{SURENESS}.power": found["power"]}
-    return replace(state, serving=serving, training={**state.training, f"{SURENESS}.losses": found["losses"]})
+def _with_sureness(now: State, model: Model, before: State, batch: Batch, seen: Seen) -> State:
+    """What the block's far rows teach; none are far in a short one, and before the first row nothing was forecast."""
+    far = batch.rows > model.sureness.age
+    if not (far and model.is_of_classes(before.spec) and int(before.serving["stream.rows"])):
+        return now
+    codes = model.head(before.spec).code(split(before.serving).get("label", {}), batch.labels)
+    losses = split(before.training).get(SURENESS, {}).get("losses")
+    found = model.sureness.learned(losses, seen.mixture, codes, _counts(batch))
+    serving = {**now.serving, f"{SURENESS}.power": found["power"]}
+    return replace(now, serving=serving, training={**now.training, f"{SURENESS}.losses": found["losses"]})
 
 
 def _report(reports: Sequence[LearnReport], loss: float) -> LearnReport:

@@ -18,19 +18,21 @@ class Sureness:
 
     Attributes:
         powers: what is tried; the first is taken while all are alike.
+        first: the power before the first large block, of which nothing can be known. A forecast that is too sure costs
+            much more than one that is not sure enough.
         age: rows that come more than so many after the last known label are meant.
         half_life: losses count half after so many rows.
     """
 
     powers: tuple[float, ...] = (1.0, 0.85, 0.7, 0.5, 0.35, 0.2, 0.1)
+    first: float = 0.85
     age: int = 256
     half_life: float = 4_096.0
 
     def applied(self, known: Mapping[str, Tensor], mixture: Tensor, ages: Tensor) -> Tensor:
         """Log probabilities `[rows, size]` as sure as they should be at these ages `[rows]`."""
-        if not known:
-            return mixture
-        return torch.where(ages[:, None] > self.age, (mixture * known["power"]).log_softmax(1), mixture)
+        power = known.get("power", torch.tensor(self.first))
+        return torch.where(ages[:, None] > self.age, (mixture * power).log_softmax(1), mixture)
 
     def learned(self, losses: Tensor | None, mixture: Tensor, codes: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """Both tensors after a block of rows in log order, forecast as `mixture` from before it; `losses` is None at first."""

@@ -64,7 +64,34 @@ def test_weights_of_a_large_block_go_to_its_pieces() -> None:
 
 def test_small_blocks_know_nothing_of_sureness() -> None:
     spec, learner = spec_of(), Tabular()
-    state, _, _ = prequential(learner, learner.init(spec, 1), blocks(rows_of(spec, 1_500), 500))
+    state, _, _ = prequential(learner, learner.init(spec, 1), blocks(rows_of(spec, 1_024), 256))
+    assert not any(name.startswith("sureness") for name in (*state.serving, *state.training))
+
+
+def test_the_far_rows_of_a_block_that_is_one_piece_teach_sureness_too() -> None:
+    spec, learner = spec_of(), Tabular()
+    batch = rows_of(spec, 900)
+    state, _, _ = prequential(learner, learner.init(spec, 1), blocks(batch, 300))
+    assert float(state.serving["sureness.power"]) == 1.0
+    assert state.training["sureness.losses"].shape == (len(Sureness().powers),)
+
+
+def test_what_a_fresh_learner_says_of_far_rows_is_cautious() -> None:
+    spec, cautious, bold = spec_of(), Tabular(), Tabular(sureness=Sureness(first=1.0))
+    state, _ = cautious.learn(cautious.init(spec, 1), rows_of(spec, 1_024))
+    features = rows_of(spec, 512, seed=4).features
+    found, sure = cautious.predict(state, features), bold.predict(state, features)
+    assert torch.equal(found[:256], sure[:256])
+    assert bool(((found[256:] - 0.5).abs() < (sure[256:] - 0.5).abs()).all())
+    assert torch.equal(found[256:] > 0.5, sure[256:] > 0.5)
+
+
+def test_numbers_have_no_sureness() -> None:
+    spec = spec_of(task="regression")
+    state, _, _ = prequential(Tabular(), Tabular().init(spec, 1), blocks(rows_of(spec, 2_048), 1_024))
+    features = rows_of(spec, 512, seed=4).features
+    bold = Tabular(sureness=Sureness(first=0.1))
+    assert torch.equal(Tabular().predict(state, features), bold.predict(state, features))
     assert not any(name.startswith("sureness") for name in (*state.serving, *state.training))
 
 
@@ -75,7 +102,7 @@ def test_after_blocks_that_turned_the_far_rows_are_less_sure_and_the_near_ones_a
     state, _, _ = prequential(learner, learner.init(spec, 1), blocks(replace(batch, labels=turned.double()), 1_024))
     power = float(state.serving["sureness.power"])
     assert power < 1.0
-    bare = replace(state, serving={n: t for n, t in state.serving.items() if n != "sureness.power"})
+    bare = replace(state, serving={**state.serving, "sureness.power": torch.tensor(1.0)})
     features = rows_of(spec, 512, seed=4).features
     sure, found = learner.predict(bare, features), learner.predict(state, features)
     assert torch.equal(sure[:256], found[:256])
