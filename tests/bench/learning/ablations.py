@@ -1,4 +1,4 @@
-"""`python -m tests.bench.learning.ablations`: what each part of the default learner is worth, on generated streams only."""
+"""`python -m tests.bench.learning.ablations`: what each part of a learner is worth, on generated streams only."""
 
 import argparse
 import sys
@@ -11,6 +11,8 @@ import numpy as np
 from rich.console import Console
 
 from stream_trainer.learner import Learner
+from stream_trainer.learners.sgd import DriftResponse, Sgd
+from stream_trainer.learners.sgd import Replay as SgdReplay
 from stream_trainer.learners.tabular import LabelMemory, Nets, Passes, Replay, Tabular
 from stream_trainer.settings import Settings
 from tests.bench import report
@@ -22,7 +24,8 @@ from tests.bench.learning.stream import Stream
 from tests.bench.learning.synthetic import MAKERS
 from tests.bench.peers import environments
 
-VARIANTS: Mapping[str, Learner] = {
+_RATES = (1e-3, 3e-3, 1e-2)
+TABULAR: Mapping[str, Learner] = {
     "the default": Tabular(),
     "no nets": Tabular(nets=None),
     "one net (rate 0.003)": Tabular(nets=Nets(rates=(3e-3,), blind=(False,))),
@@ -36,6 +39,30 @@ VARIANTS: Mapping[str, Learner] = {
     "blocks as one piece": Tabular(passes=Passes(block=1_000_000)),
     "no response to drift": Tabular(drift=None),
 }
+SGD: Mapping[str, Learner] = {
+    "plain": Sgd(),
+    "`passes=2`": Sgd(passes=2),
+    "`replay=Replay()`": Sgd(replay=SgdReplay()),
+    "`rates=(1e-3, 3e-3, 1e-2)`": Sgd(rates=_RATES),
+    "`drift=DriftResponse()`": Sgd(drift=DriftResponse()),
+    "`replay`, `rates` and `drift`": Sgd(replay=SgdReplay(), rates=_RATES, drift=DriftResponse()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A learner and changes of it, the first being what the others are compared with. `name`: of its sections."""
+
+    name: str
+    title: str
+    what: str
+    variants: Mapping[str, Learner]
+
+
+STUDIES = (
+    Study(name="ablations", title="What each part is worth", what="The default", variants=TABULAR),
+    Study(name="sgd", title="What each option of `Sgd` is worth", what="Plain `Sgd()`", variants=SGD),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +77,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", default="0,1,2", help="of the generators, with commas between them")
     parser.add_argument("--sizes", default="256,1024", help="rows of a block, with commas between them")
     parser.add_argument("--report", type=Path, help="the Markdown file whose sections are rewritten")
+    parser.add_argument("--study", choices=[s.name for s in STUDIES], default="ablations", help="of which learner")
     given = parser.parse_args(argv)
+    [study] = (study for study in STUDIES if study.name == given.study)
     seeds = [int(seed) for seed in given.seeds.split(",")]
     console, streams = Console(), _streams(seeds)
     for size in (int(size) for size in given.sizes.split(",")):
         found = {}
-        for name, learner in VARIANTS.items():
+        for name, learner in study.variants.items():
             found[name] = {key: _score(learner, stream, key[1], size) for key, stream in streams.items()}
             console.print(f"M = {size}: {name}", style="dim")
-        text = _section(found, size, len(seeds))
+        text = _section(study, found, size, len(seeds))
         console.print(text, markup=False)
         if given.report is not None:
             command = " ".join(["python -m tests.bench.learning.ablations", *argv])
-            report.put(given.report, f"ablations-{size}", text, command, head=document.HEAD)
+            report.put(given.report, f"{study.name}-{size}", text, command, head=document.HEAD)
     return 0
 
 
@@ -89,14 +118,14 @@ def _score(learner: Learner, stream: Stream, seed: int, size: int) -> _Score:
     return _Score(sum(cell.first) / rows * 100, sum(cell.second) / rows)
 
 
-def _section(found: Mapping[str, Mapping[tuple[str, int], _Score]], size: int, seeds: int) -> str:
+def _section(study: Study, found: Mapping[str, Mapping[tuple[str, int], _Score]], size: int, seeds: int) -> str:
     [(_, default), *others] = found.items()
     names = sorted({name for name, _ in default})
     accuracy, loss = (np.mean([getattr(s, part) for s in default.values()]) for part in ("accuracy", "log_loss"))
     lines = [
-        f"## What each part is worth, M = {size:,}",
+        f"## {study.title}, M = {size:,}",
         "",
-        f"The default on {len(names)} generated streams of classes, {seeds} seeds each: {accuracy:.2f} % / {loss:.4f}.",
+        f"{study.what} on {len(names)} generated streams of classes, {seeds} seeds each: {accuracy:.2f} % / {loss:.4f}.",
         "Each change against it: accuracy in points / log loss, and the streams that lose and win most.",
         "",
         "| change | mean | loses most | wins most |",
