@@ -16,6 +16,8 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from stream_trainer.acting import Severity
+
 SETTINGS_FILE = "stream-trainer.toml"
 # Each by name: whoever lists one says whose pages may ask; `*` would be anybody's.
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
@@ -224,9 +226,7 @@ class MonitorSettings(Section):
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
     )
     webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
-    webhook_least: Literal["info", "warning", "critical"] = Field(
-        default="warning", description="the least severity that is posted"
-    )
+    webhook_least: Severity = Field(default="warning", description="the least severity that is posted")
     metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from monitors.findings import Effect
+from monitors.findings import RANKS, Effect
 from monitors.history import WindowRecord
 from stream_trainer.offsets import Ranges
 
@@ -207,11 +207,10 @@ def _ranking(value: object) -> list[tuple[str, float]]:
 
 def ordered(alerts: Iterable[ShownAlert]) -> list[ShownAlert]:
     """Open ones first, critical before the others, and the newest first."""
-    ranks = {"critical": 0, "warning": 1, "info": 2}
 
     def key(alert: ShownAlert) -> tuple[bool, int, float, str]:
         at = alert.updated_at or alert.opened_at
-        rank = ranks.get(alert.severity, 1) if alert.open else 0
+        rank = RANKS.get(alert.severity, RANKS["warning"]) if alert.open else 0
         return not alert.open, rank, -(at.timestamp() if at else 0.0), alert.alert_key
 
     return sorted(alerts, key=key)
