@@ -85,16 +85,15 @@ def served_metrics(settings: JoinSettings) -> "Iterator[Metrics | None]":
         return
     with ExitStack() as stack:
         try:
-            from infra.scraping import served  # noqa: PLC0415 - an extra
+            from infra.scraping import told  # noqa: PLC0415 - an extra
             from stream_trainer.joining.metrics import Metrics  # noqa: PLC0415
 
             metrics = Metrics()
-            port = stack.enter_context(served(metrics.registry, "join", settings))
+            stack.enter_context(told(metrics.registry, "join", settings))
         except (ImportError, UsageError) as error:
             logger.warning("the joiner tells no metrics on port %d: %s", settings.metrics_port, error)
             yield None
             return
-        logger.info("metrics of the joiner at http://%s:%d/metrics", settings.metrics_host, port)
         yield metrics
 
 

@@ -15,35 +15,27 @@ Metered = TrainerSettings | JoinSettings | MonitorSettings
 
 
 @contextmanager
-def served(registry: CollectorRegistry, section: str, settings: Metered) -> Iterator[int]:
-    """Answer `/metrics` for the length of the block; its port. `section` is the name of the settings, for the error.
+def told(registry: CollectorRegistry, section: str, settings: Metered) -> Iterator[int | None]:
+    """Answer `/metrics` for the length of the block where a port is configured, and log where; without one, nothing.
 
-    Raises:
-        UsageError: the port cannot be had.
-    """
-    host, port = settings.metrics_host, settings.metrics_port or 0
-    try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise UsageError(f"{section}.metrics_port: {host}:{port} cannot be had: {error}") from error
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
-def told(registry: CollectorRegistry, section: str, settings: Metered) -> Iterator[None]:
-    """The same where a port is configured, and a line in the log that says where; without one, nothing.
+    The block gets the port, or None. `section` is the name of the settings, for the log and the error.
 
     Raises:
         UsageError: the port cannot be had.
     """
     if settings.metrics_port is None:
-        yield
+        yield None
         return
-    with served(registry, section, settings) as port:
-        logger.info("metrics of the %s on http://%s:%d/metrics", section, settings.metrics_host, port)
-        yield
+    host = settings.metrics_host
+    try:
+        server, thread = start_http_server(settings.metrics_port, addr=host, registry=registry)
+    except OSError as error:
+        at = f"{host}:{settings.metrics_port}"
+        raise UsageError(f"{section}.metrics_port: {at} cannot be had: {error}") from error
+    try:
+        logger.info("%s.metrics_port: metrics on http://%s:%d/metrics", section, host, server.server_port)
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

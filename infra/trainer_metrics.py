@@ -5,13 +5,13 @@ what the trainer is at: a lineage is a value that nobody changes.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from infra.scraping import served
+from infra.scraping import told
 from stream_trainer.evaluation.series import Score, SegmentScore, scores_of, segment_scores
 from stream_trainer.evaluation.table import evaluation
 from stream_trainer.lineage import Lineage
@@ -58,16 +58,14 @@ class Standing(Collector):
         yield parts
 
 
-@contextmanager
-def metrics_served(
+def metrics_told(
     settings: TrainerSettings, lineage: Callable[[], Lineage | None], segments: tuple[str, ...]
-) -> Iterator[int]:
-    """Answer `/metrics` for the length of the block; its port.
+) -> AbstractContextManager[int | None]:
+    """Answer `/metrics` for the length of the block, as `told` does; its port.
 
     Raises:
         UsageError: the port cannot be had.
     """
     registry = CollectorRegistry()
     registry.register(Standing(lineage, segments))
-    with served(registry, "trainer", settings) as port:
-        yield port
+    return told(registry, "trainer", settings)

@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,19 +61,14 @@ def train_here(
         stop_session(spark)
 
 
-@contextmanager
-def _metrics(pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> Iterator[None]:
+def _metrics(pipeline: "Pipeline", settings: Settings, trainer: "Trainer") -> AbstractContextManager[object]:
     if settings.trainer.metrics_port is None:
-        yield
-        return
+        return nullcontext()
     try:
-        from infra.trainer_metrics import metrics_served  # noqa: PLC0415 - training alone does not need it
+        from infra.trainer_metrics import metrics_told  # noqa: PLC0415 - training alone does not need it
     except ImportError as error:
         raise UsageError("trainer.metrics_port is set, which needs: pip install 'stream-trainer[monitor]'") from error
-    segments = tuple(pipeline.contract.segments)
-    with metrics_served(settings.trainer, lambda: trainer.lineage, segments) as port:
-        logger.info("metrics on http://%s:%d/metrics", settings.trainer.metrics_host, port)
-        yield
+    return metrics_told(settings.trainer, lambda: trainer.lineage, tuple(pipeline.contract.segments))
 
 
 class _MonitorWatch(Beside):

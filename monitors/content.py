@@ -16,6 +16,7 @@ import pyarrow as pa
 from monitors import sketches
 from monitors.performance import tally as tallies
 from monitors.performance.tally import Tally
+from stream_trainer.offsets import Ranges
 from stream_trainer.reference import Reference, pack, table_from_bytes, table_to_bytes, unpack
 from stream_trainer.reference.counting import Cells
 
@@ -25,7 +26,6 @@ OLDER = 0
 MIXED = "mixed"
 
 T = TypeVar("T")
-Offsets = dict[str, dict[int, tuple[int, int]]]
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     first: datetime | None = None
     last: datetime | None = None
     versions: dict[int, int] = {}
-    offsets: Offsets = {}
+    offsets: Ranges = {}
     digest: str | None = None
     counts: bytes = b""
     by_version: dict[int, bytes] = {}
@@ -127,7 +127,7 @@ def _sampled(first: bytes | None, second: bytes | None, rows: int) -> bytes | No
     return table_to_bytes(lowest(both, rows).combine_chunks())
 
 
-def _covered(first: Offsets, second: Offsets) -> Offsets:
+def _covered(first: Ranges, second: Ranges) -> Ranges:
     return _both(first, second, lambda a, b: _both(a, b, lambda x, y: (min(x[0], y[0]), max(x[1], y[1]))))
 
 

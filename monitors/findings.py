@@ -4,9 +4,13 @@ A finding is a test that was made, whatever came of it: its p-value, how large t
 from. Which findings become alerts is decided elsewhere (`deciding`, `alerts`).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
+
+from stream_trainer import acting
 
 Kind = Literal[
     "drift",  # a feature's distribution
@@ -27,7 +31,9 @@ Against = Literal[
     "limit",  # a stated bound, or the stream's own past
 ]
 State = Literal["drift", "quiet", "not enough data"]
-Severity = Literal["info", "warning", "critical"]
+Severity = acting.Severity
+# The worst is 0.
+RANKS: Mapping[str, int] = MappingProxyType({name: rank for rank, name in enumerate(reversed(acting.SEVERITIES))})
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,10 +16,10 @@ import msgspec
 
 from monitors.findings import Severity
 from monitors.webhook import Webhook
+from stream_trainer.acting import SEVERITIES
 from stream_trainer.store.storage import Storage
 
 PATH = "webhook.json"
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 _POLL_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
 _log = logging.getLogger(__name__)

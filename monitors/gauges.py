@@ -13,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from monitors.findings import Finding
+from monitors.findings import RANKS, Finding
 
 PREFIX = "stream_trainer_monitor"
 MOST_FEATURES = 500
@@ -22,7 +22,6 @@ MOST_ALERTS = 200
 MOST_FIGURES = 50
 MOST_CHARACTERS = 100
 TEST = ("kind", "feature", "segment", "against")
-_RANK = {"critical": 0, "warning": 1, "info": 2}
 
 
 class OpenAlert(NamedTuple):
@@ -171,7 +170,7 @@ def _alerts(alerts: Sequence[OpenAlert]) -> Iterator[Metric]:
         counts.add_metric((kind, severity), count)
     yield counts
     single = GaugeMetricFamily(f"{PREFIX}_open_alert", "1 for each open alert.", labels=OpenAlert._fields)
-    worst = sorted(alerts, key=lambda a: (_RANK.get(a.severity, 3), a.alert_key))[:MOST_ALERTS]
+    worst = sorted(alerts, key=lambda a: (RANKS.get(a.severity, 3), a.alert_key))[:MOST_ALERTS]
     for labels in dict.fromkeys(tuple(label(value) for value in alert) for alert in worst):
         single.add_metric(labels, 1)
     yield single

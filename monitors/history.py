@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from monitors.findings import Finding
+from stream_trainer.offsets import Ranges
 from stream_trainer.store.storage import Storage
 
 KEPT_WINDOWS = 2_000
-Offsets = dict[str, dict[int, tuple[int, int]]]
+Offsets = Ranges  # as alerts and windows name it
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,7 +53,7 @@ def page_served(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
     Raises:
         UsageError: the port cannot be bound.
     """
-    if settings.monitor.page_port < 0:
+    if settings.monitor.page_port is None:
         yield
         return
     from monitors.page.server import bound, served  # noqa: PLC0415 - who wants no page does not pay for one

@@ -25,6 +25,7 @@ from monitors.performance import counting
 from monitors.performance.tally import Tally
 from stream_trainer.contract import Categorical, Contract, Numeric, Vector
 from stream_trainer.decode import decode
+from stream_trainer.offsets import Ranges
 from stream_trainer.reference import LABEL, Coded, Reference, coded, pack, table_to_bytes
 from stream_trainer.reference.counting import Cells
 
@@ -282,8 +283,8 @@ def _instant(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
 
 
-def _offsets(records: Iterator[Kafka]) -> content.Offsets:
-    found: content.Offsets = {}
+def _offsets(records: Iterator[Kafka]) -> Ranges:
+    found: Ranges = {}
     for where in records:
         topic = found.setdefault(where.topic, {})
         first, end = topic.get(where.partition, (where.offset, where.offset + 1))
@@ -291,7 +292,7 @@ def _offsets(records: Iterator[Kafka]) -> content.Offsets:
     return {topic: dict(sorted(partitions.items())) for topic, partitions in sorted(found.items())}
 
 
-def _example_offsets(rows: pa.RecordBatch) -> content.Offsets:
+def _example_offsets(rows: pa.RecordBatch) -> Ranges:
     names = ("_topic", "_partition", "_offset", "_append_time")
     records = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
     return _offsets(Kafka(topic, partition, offset, at, None) for topic, partition, offset, at in records)

@@ -4,13 +4,10 @@ What a path needs stands in one table, and what is not in it needs the scope adm
 until somebody opens it. Raw ASGI, because every prediction passes through here.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from time import monotonic_ns
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,9 +17,8 @@ from serving.metrics import Metrics
 from serving.oip.response import refusal
 from serving.problems import Problem
 from serving.rate_limit import MonotonicNs, retry_after
-from stream_trainer.settings import is_loopback
+from stream_trainer.near import is_near, is_near_page
 
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+)(?::[0-9]{1,5})?")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -191,7 +187,7 @@ class Gate:
                 if host is not None:
                     return _MISDIRECTED
                 host = value
-            elif name == b"origin" and value not in self._origins and not _is_near_page(value):
+            elif name == b"origin" and value not in self._origins and not is_near_page(value):
                 return _FOREIGN
         if host is None or not is_near(host):
             return _MISDIRECTED
@@ -221,19 +217,3 @@ def presented(headers: Headers) -> bytes | None:
     if bearer is not None and bearer[:7].lower() == b"bearer ":
         return bearer[7:].strip()
     return None
-
-
-@lru_cache(maxsize=64)
-def is_near(host: bytes) -> bool:
-    """Whether a `Host` header names this machine by its loopback."""
-    found = _HOST.fullmatch(host)
-    return found is not None and is_loopback(found[1].decode().lower())
-
-
-@lru_cache(maxsize=64)
-def _is_near_page(origin: bytes) -> bool:
-    try:
-        parts = urlsplit(origin.decode("latin-1"))
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and is_near(parts.netloc.encode("latin-1"))

@@ -4,7 +4,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from serving.consistency import MAX_STALENESS, MIN_VERSION, ON_CONFLICT
-from serving.problems import MEDIA_TYPE
 from stream_trainer.contract import (
     FLOAT32_MAX,
     MAX_KEY,
@@ -19,6 +18,7 @@ from stream_trainer.contract import (
     Vector,
 )
 from stream_trainer.pipeline import Pipeline
+from stream_trainer.problems import MEDIA_TYPE
 
 Schema = dict[str, Any]
 

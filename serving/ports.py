@@ -181,7 +181,7 @@ def refuse_open(settings: ServingSettings) -> None:
     if not keyed and settings.profile == "production":
         raise UsageError(f"serving.profile production needs API keys: {create}")
     hosts = [("--host", settings.host)]
-    if settings.admin_port >= 0:
+    if settings.admin_port is not None:
         hosts.append(("serving.admin_host", settings.admin_host))
     for name, host in hosts:
         if is_loopback(host):
@@ -220,7 +220,7 @@ def open_ports(serving: ServingSettings) -> Iterator[list[socket.socket]]:
     """
     with contextlib.ExitStack() as stack:
         found = [stack.enter_context(listen(serving.host, serving.port))]
-        if serving.admin_port >= 0:
+        if serving.admin_port is not None:
             found.append(stack.enter_context(listen(serving.admin_host, serving.admin_port, "--admin-port")))
         yield found
 

@@ -1,15 +1,13 @@
 """Errors as RFC 9457 problem details: what is wrong and where in the request, never a path or a stack."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-MEDIA_TYPE = "application/problem+json"
+from stream_trainer.problems import MEDIA_TYPE, problem_body
 
 
 class Problem(Exception):
@@ -34,15 +32,8 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer to send."""
-        body = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            "reason": self.reason,
-            **self.more,
-        }
-        return Response(msgspec.json.encode(body), status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
+        body = problem_body(self.status, self.reason, self.detail, **self.more)
+        return Response(body, status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers)
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's shape

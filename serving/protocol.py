@@ -17,7 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from serving.metrics import Metrics
-from serving.problems import MEDIA_TYPE, Problem
+from serving.problems import Problem
+from stream_trainer.problems import MEDIA_TYPE
 
 LINGER_SECONDS = 2.0
 MOST_HEADERS = 100

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from stream_trainer.errors import UsageError
 
-Severity = Literal["info", "warning", "critical"]
+Severity = Literal["info", "warning", "critical"]  # in this order
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 # Of an alert; as `monitors.findings.Kind`.
 Kind = Literal[

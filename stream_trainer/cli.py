@@ -195,11 +195,10 @@ def serve(
     _needs("serve", "fastapi")
 
     given = {"host": host, "port": port, "admin_port": admin_port, "workers": workers}
-    settings = Settings()
-    serving = settings.serving.model_copy(update={name: value for name, value in given.items() if value is not None})
-    log_as(serving.log_format)
-    settings = connected(settings.model_copy(update={"serving": serving}))
-    if serving.workers > 1 and as_worker is None:
+    settings = Settings(serving={name: value for name, value in given.items() if value is not None})
+    log_as(settings.serving.log_format)
+    settings = connected(settings)
+    if settings.serving.workers > 1 and as_worker is None:
         raise typer.Exit(_serve_with_workers(pipeline, settings, no_create))
     from serving.server import run  # noqa: PLC0415
     from serving.workers import Worker  # noqa: PLC0415
@@ -249,10 +248,9 @@ def monitor(
     log_to_stderr(None)
     from monitors.main import run  # noqa: PLC0415
 
-    given = {"page_host": host, "page_port": -1 if no_page else port}
-    settings = Settings()
-    watching = settings.monitor.model_copy(update={name: value for name, value in given.items() if value is not None})
-    run(pipeline, connected(settings.model_copy(update={"monitor": watching})))
+    given = {"page_host": host, "page_port": "none" if no_page else port}
+    settings = Settings(monitor={name: value for name, value in given.items() if value is not None})
+    run(pipeline, connected(settings))
 
 
 @app.command("run", epilog="Example: stream-trainer run examples.flights.pipeline:pipeline")

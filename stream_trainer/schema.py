@@ -127,13 +127,8 @@ def as_datetime(value: datetime | float) -> datetime:
         return value.replace(tzinfo=UTC)
 
 
-def label_number(label: Label, value: Any) -> float:
-    """A label as the number it is learned as: 0/1, the index of its class, or itself."""
-    return float(tuple(label.classes).index(value)) if isinstance(label, ClassLabel) else float(value)
-
-
 def label_numbers(label: Label, values: Iterable[Any]) -> list[float]:
-    """`label_number` over many values."""
+    """Labels as the numbers they are learned as: 0/1, the index of the class, or themselves."""
     if isinstance(label, ClassLabel):
         index = {name: float(i) for i, name in enumerate(label.classes)}
         return [index[v] for v in values]

@@ -13,12 +13,22 @@ from types import MappingProxyType
 from typing import Annotated, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from stream_trainer.acting import Severity
 
 SETTINGS_FILE = "stream-trainer.toml"
 # Each by name: whoever lists one says whose pages may ask; `*` would be anybody's.
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.\-\[\]:]+$")]
+
+
+def _none_is_off(value: object) -> object:
+    return None if value in ("none", "-1", -1) else value
+
+
+# Neither TOML nor the environment has a None: it is written "none", or -1.
+PortOrNone = Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_none_is_off)]
 
 
 def is_loopback(host: str) -> bool:
@@ -118,9 +128,7 @@ class TrainerSettings(Section):
     spark_master: str = "local[2]"
     spark_driver_memory: str = "1g"
     metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = Field(
-        default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
-    )
+    metrics_port: PortOrNone = Field(default=None, description="of /metrics; 0 takes a free one")
 
 
 class ServingSettings(Section):
@@ -129,7 +137,7 @@ class ServingSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     admin_host: str = "127.0.0.1"
-    admin_port: int = Field(default=8001, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
+    admin_port: PortOrNone = Field(default=8001, description="0 takes a free one")
     poll_seconds: float = Field(default=2.0, gt=0)
     swap_every_seconds: float = Field(
         default=0.25, ge=0, description="versions swap at most so often; one that comes sooner waits, or is overtaken"
@@ -173,11 +181,6 @@ class ServingSettings(Section):
     keep_alive_seconds: int = Field(default=20, ge=1, description="an idle connection is closed after so long")
     backlog: int = Field(default=2048, ge=1)
 
-    @field_validator("admin_port", mode="before")
-    @classmethod
-    def _none_is_off(cls, value: object) -> object:
-        return -1 if value == "none" else value
-
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "ServingSettings":
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
@@ -218,25 +221,16 @@ class MonitorSettings(Section):
     )
     report_rows: int = Field(default=2_000, ge=100, description="rows of a window that are kept for a report")
     page_host: str = Field(default="127.0.0.1", description="of the dashboard, which has no keys and only reads")
-    page_port: int = Field(default=8002, ge=-1, le=65535, description="0 takes a free one, -1 or none has none")
+    page_port: PortOrNone = Field(default=8002, description="0 takes a free one")
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"
     )
     webhook_secret: SecretStr | None = Field(default=None, min_length=16, description="signs what is posted")
-    webhook_least: Literal["info", "warning", "critical"] = Field(
-        default="warning", description="the least severity that is posted"
-    )
+    webhook_least: Severity = Field(default="warning", description="the least severity that is posted")
     metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
-    metrics_port: int | None = Field(
-        default=None, ge=0, le=65535, description="`/metrics`; 0 a free port, None has none"
-    )
+    metrics_port: PortOrNone = Field(default=None, description="of /metrics; 0 takes a free one")
     workspace: bool = Field(default=True, description="reports also go into a workspace of Evidently")
-
-    @field_validator("page_port", mode="before")
-    @classmethod
-    def _none_is_off(cls, value: object) -> object:
-        return -1 if value == "none" else value
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> "MonitorSettings":
@@ -258,7 +252,7 @@ class JoinSettings(Section):
     max_restarts: int = Field(default=5, ge=0)
     spark_driver_memory: str = "512m"
     transaction_seconds: float = Field(default=30.0, gt=0, description="one left open holds readers up for so long")
-    metrics_port: int | None = Field(default=8003, ge=0, le=65535, description="of /metrics; 0 takes a free one")
+    metrics_port: PortOrNone = Field(default=8003, description="of /metrics; 0 takes a free one")
     metrics_host: str = Field(default="127.0.0.1", description="nothing but figures is told there")
 
 

@@ -4,15 +4,11 @@ The page has no keys. On loopback only requests that name this machine are answe
 from a page of elsewhere; wherever it is bound, it only reads.
 """
 
-import re
-from functools import lru_cache
-from urllib.parse import urlsplit
-
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitors.page.problems import problem
-from stream_trainer.settings import is_loopback
+from stream_trainer.near import is_near, is_near_page
 
 # plotly.js 2.35 brings the style of a kind of map that is not used here, empty first, then filled: named, so that the
 # browser's console says only what matters. Another plotly.js is stopped from it, and draws all the same.
@@ -32,7 +28,6 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+)(?::[0-9]{1,5})?")
 
 
 class Guard:
@@ -65,22 +60,6 @@ class Guard:
         origins = [value for name, value in scope["headers"] if name == b"origin"]
         if self._near_only and not (len(hosts) == 1 and is_near(hosts[0])):
             return problem(421, "misdirected", "only a loopback name or address is answered")
-        if self._near_only and not all(_is_near_page(origin) for origin in origins):
+        if self._near_only and not all(is_near_page(origin) for origin in origins):
             return problem(403, "foreign_origin", "only pages of this machine are answered")
         return None
-
-
-@lru_cache(maxsize=64)
-def is_near(host: bytes) -> bool:
-    """Whether a `Host` header names this machine by its loopback."""
-    found = _HOST.fullmatch(host)
-    return found is not None and is_loopback(found[1].decode().lower())
-
-
-@lru_cache(maxsize=64)
-def _is_near_page(origin: bytes) -> bool:
-    try:
-        parts = urlsplit(origin.decode("latin-1"))
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and is_near(parts.netloc.encode("latin-1"))

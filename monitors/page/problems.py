@@ -1,28 +1,21 @@
 """Errors as RFC 9457 problem details: what is wrong, never a path of this machine or a stack."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 
-import msgspec
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-MEDIA_TYPE = "application/problem+json"
+from stream_trainer.problems import MEDIA_TYPE, problem_body
+
 _REASONS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 
 
 def problem(status: int, reason: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that cannot be answered; `reason` is a stable code."""
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "reason": reason,
-    }
-    return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    body = problem_body(status, reason, detail)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:  # noqa: ARG001 - Starlette's shape

@@ -12,8 +12,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from monitors.findings import Effect
-from monitors.history import Offsets, WindowRecord
+from monitors.findings import RANKS, Effect
+from monitors.history import WindowRecord
+from stream_trainer.offsets import Ranges
 
 MAX_TEXT = 2_000
 MAX_RANKED = 50
@@ -57,7 +58,7 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference_rows: int | None = None
     weight: float | None = None
     ranking: list[tuple[str, float]] = []
-    offsets: Offsets = {}
+    offsets: Ranges = {}
     report: str | None = None
     detail: str = ""
 
@@ -191,7 +192,7 @@ def shown_alert(key: str, value: Mapping[str, Any]) -> ShownAlert:
         reference_rows=of("reference_rows", int),
         weight=of("weight", float),
         ranking=_ranking(value.get("ranking")),
-        offsets=of("offsets", Offsets) or of("ranges", Offsets) or {},
+        offsets=of("offsets", Ranges) or of("ranges", Ranges) or {},
         report=report if is_report_name(report) else None,
         detail=text("detail"),
     )
@@ -206,11 +207,10 @@ def _ranking(value: object) -> list[tuple[str, float]]:
 
 def ordered(alerts: Iterable[ShownAlert]) -> list[ShownAlert]:
     """Open ones first, critical before the others, and the newest first."""
-    ranks = {"critical": 0, "warning": 1, "info": 2}
 
     def key(alert: ShownAlert) -> tuple[bool, int, float, str]:
         at = alert.updated_at or alert.opened_at
-        rank = ranks.get(alert.severity, 1) if alert.open else 0
+        rank = RANKS.get(alert.severity, RANKS["warning"]) if alert.open else 0
         return not alert.open, rank, -(at.timestamp() if at else 0.0), alert.alert_key
 
     return sorted(alerts, key=key)

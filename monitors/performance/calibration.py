@@ -1,7 +1,6 @@
 """What the answers of the newest joined examples were worth: a map from a probability that was answered to a frequency."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,16 +71,6 @@ def calibration_error(tally: Tally) -> float:
     gaps = rows * (np.arange(BINS) + 0.5) / BINS - hits
     coarse = gaps.reshape(CALIBRATION_BINS, -1).sum(1)
     return float(np.abs(coarse).sum() / max(rows.sum(), 1.0))
-
-
-def calibration_table(tally: Tally) -> tuple[list[int], list[int]]:
-    """Rows and hits in `CALIBRATION_BINS` equal bins of the probability; see `Bins` for which probability."""
-    return _coarse(tally.bins.rows), _coarse(tally.bins.hits)
-
-
-def _coarse(counts: Sequence[int]) -> list[int]:
-    found: list[int] = np.array(counts or [0] * BINS).reshape(CALIBRATION_BINS, -1).sum(1).tolist()
-    return found
 
 
 def _columns(tally: Tally) -> tuple[Floats, Floats, Floats, Floats]:

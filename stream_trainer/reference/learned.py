@@ -52,10 +52,6 @@ class Learned:
         """All slots together."""
         return sum(self.slots.values(), np.zeros(reference.cells, np.int64))
 
-    def equals(self, other: "Learned") -> bool:
-        """Whether both hold the same."""
-        return self.to_bytes() == other.to_bytes()
-
     def to_bytes(self) -> bytes:
         """An Arrow IPC file, a row a slot; cells that are 0 are left out."""
         used = [(start, cells, np.flatnonzero(cells)) for start, cells in self.slots.items()]

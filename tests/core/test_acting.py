@@ -15,8 +15,6 @@ from stream_trainer.acting import (
     KINDS,
     MAX_BYTES,
     Action,
-    Asked,
-    Cause,
     HoldPromotion,
     RaiseLearningRate,
     ReleasePromotion,
@@ -31,6 +29,7 @@ from stream_trainer.acting import (
 from stream_trainer.errors import UsageError
 from stream_trainer.monitoring import Monitoring
 from tests.core.test_schemas import FOLDER
+from tests.core.worlds import asked
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA: Any = jsonschema.Draft202012Validator(json.loads((FOLDER / "action.json").read_text()))
@@ -46,11 +45,6 @@ ACTIONS: Any = st.one_of(
     st.builds(ReleasePromotion, hold=st.text("0123456789abcdef", min_size=32, max_size=32)),
 )
 INSTANTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
-
-
-def asked(action: Action, key: str = "drift/learned/x", at: datetime = AT) -> Asked:
-    cause = Cause(alert_key=key, severity="critical", opened_at=at, since=at)
-    return Asked(action_id=id_of_alert(key, at, action), action=action, by="monitor", asked_at=at, alert=cause)
 
 
 def test_the_kinds_are_those_of_the_monitor() -> None:

@@ -15,9 +15,9 @@ from stream_trainer.errors import UsageError
 from stream_trainer.kafka import ControlProducer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import KafkaSettings
-from tests.core.test_acting import asked
 from tests.core.test_actions import ALWAYS, FASTER, Scene
 from tests.core.test_cli import ADDRESS, RUNNER
+from tests.core.worlds import asked
 
 
 @dataclass

@@ -14,7 +14,7 @@ from stream_trainer.errors import InputLost, UsageError
 from stream_trainer.kafka import Admin, ControlProducer, TopicPlan, client_options, topic_plans
 from stream_trainer.settings import KafkaSettings
 from stream_trainer.topic_reading import read_all
-from tests.core.test_acting import asked
+from tests.core.worlds import asked
 
 
 class Topic:

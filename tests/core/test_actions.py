@@ -28,9 +28,8 @@ from stream_trainer.settings import StoreSettings
 from stream_trainer.store.aliases import CHAMPION
 from stream_trainer.testing import Crash, FakeClock, MemoryRequests, Pause, ScriptedLog, crash_at, train
 from tests.core.scripts import PIPELINE, flights, manifests, of_batches, paused, store
-from tests.core.test_acting import asked
 from tests.core.test_schemas import as_json, check
-from tests.core.worlds import bits
+from tests.core.worlds import asked, bits
 
 ALWAYS = replace(PIPELINE, monitoring=Monitoring(action_cooldown=timedelta(0)))
 FASTER = RaiseLearningRate(factor=8, rows=50)

@@ -9,7 +9,6 @@ from stream_trainer.schema import (
     arrow_fields,
     as_datetime,
     field_names,
-    label_number,
     label_numbers,
     struct_type,
     to_columns,
@@ -73,6 +72,6 @@ def test_an_event_time_is_an_aware_instant_in_utc(value: Any, expected: datetime
 
 
 def test_labels_are_learned_as_numbers() -> None:
-    assert [label_number(CLASSES.label, k) for k in "abc"] == label_numbers(CLASSES.label, "abc") == [0.0, 1.0, 2.0]
+    assert label_numbers(CLASSES.label, "abc") == [0.0, 1.0, 2.0]
     assert label_numbers(CONTRACT.label, [True, 0]) == [1.0, 0.0]
-    assert label_number(NUMBERS.label, -2) == -2.0
+    assert label_numbers(NUMBERS.label, [-2]) == [-2.0]

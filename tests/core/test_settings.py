@@ -67,6 +67,32 @@ def test_a_trial_that_could_never_bet_is_refused_and_both_settings_are_named(mon
         Settings()
 
 
+PORTS = ("trainer.metrics_port", "serving.admin_port", "monitor.page_port", "monitor.metrics_port", "join.metrics_port")
+
+
+@pytest.mark.parametrize("name", PORTS)
+@pytest.mark.parametrize(("text", "port"), [("none", None), ("-1", None), ("0", 0), ("65535", 65535)])
+def test_a_port_that_may_be_off_is_off_by_none_or_less_than_nothing(
+    folder: Path, name: str, text: str, port: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, field = name.split(".")
+    (folder / "stream-trainer.toml").write_text(
+        f"[{section}]\n{field} = {text if text[-1].isdigit() else repr(text)}\n"
+    )
+    assert getattr(getattr(Settings(), section), field) == port
+    (folder / "stream-trainer.toml").write_text(f"[{section}]\n{field} = 7\n")
+    monkeypatch.setenv(f"STREAM_TRAINER_{section}__{field}".upper(), text)
+    assert getattr(getattr(Settings(), section), field) == port
+
+
+@pytest.mark.parametrize("name", PORTS)
+@pytest.mark.parametrize("value", [-2, 65536, "off", "", 1.5])
+def test_what_is_no_port_is_refused(name: str, value: object) -> None:
+    section, field = name.split(".")
+    with pytest.raises(ValidationError, match=field):
+        Settings.model_validate({section: {field: value}})
+
+
 @pytest.mark.parametrize("servers", ["a:1", "a:1,b-c.d:2", "[::1]:9092"])
 def test_lists_of_servers_are_read(servers: str) -> None:
     assert KafkaSettings(bootstrap_servers=servers).bootstrap_servers == servers

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from stream_trainer.acting import Action, Asked, Cause, id_of_alert
 from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contract, Numeric, NumericLabel, Vector
 from stream_trainer.decode import ARROW_CONTENT_TYPE, decode
 from stream_trainer.learning import Cut
@@ -22,6 +23,7 @@ from stream_trainer.store import ModelStore
 from stream_trainer.testing import MemoryOutbox, MemoryRequests
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 TOPIC = "flights.examples"
 FIELDS = {
     "key": "flight_id",
@@ -54,6 +56,12 @@ GOOD: dict[str, Any] = {
     "scheduled_at": "2026-01-01T10:00:00Z",
     "late": True,
 }
+
+
+def asked(action: Action, key: str = "drift/learned/x", at: datetime = MIDNIGHT) -> Asked:
+    """What the monitor asks for because of an alert."""
+    cause = Cause(alert_key=key, severity="critical", opened_at=at, since=at)
+    return Asked(action_id=id_of_alert(key, at, action), action=action, by="monitor", asked_at=at, alert=cause)
 
 
 def changed(**fields: Any) -> dict[str, Any]:

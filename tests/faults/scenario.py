@@ -17,13 +17,11 @@ from stream_trainer import BinaryLabel, Categorical, Contract, Numeric, Pipeline
 from stream_trainer.acting import (
     Action,
     Asked,
-    Cause,
     HoldPromotion,
     RaiseLearningRate,
     ReleasePromotion,
     RollBack,
     WarmRetrain,
-    id_of_alert,
 )
 from stream_trainer.acts import Read
 from stream_trainer.offsets import Offsets, Ranges
@@ -34,6 +32,7 @@ from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.storage import LocalStorage
 from stream_trainer.testing import Gap, MemoryOutbox, MemoryRequests, Poison, ScriptedLog, train
 from stream_trainer.testing.log import Item
+from tests.core.worlds import asked
 from tests.faults import broken
 
 NAME = "killed"
@@ -177,9 +176,7 @@ class GrowingLog(ScriptedLog):
 
 
 def _asked(action: Action) -> Asked:
-    at = datetime(2025, 12, 4, tzinfo=UTC)
-    cause = Cause(alert_key="drift/x", severity="critical", opened_at=at, since=at)
-    return Asked(action_id=id_of_alert("drift/x", at, action), action=action, by="monitor", asked_at=at, alert=cause)
+    return asked(action, "drift/x", datetime(2025, 12, 4, tzinfo=UTC))
 
 
 HOLD = _asked(HoldPromotion())

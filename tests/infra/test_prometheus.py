@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from infra.scraping import served
+from infra.scraping import told
 from monitors.findings import Effect, Finding
 from monitors.gauges import PREFIX, OpenAlert
 from monitors.status import Metrics
@@ -225,9 +225,10 @@ def open_alert(severity: str = "critical") -> OpenAlert:
 def all_running(folder: Path, metrics: Metrics, notified: Notified) -> Iterator[int]:
     port, manager_port = free_port(), free_port()
     with (
-        served(metrics.registry, "monitor", MonitorSettings(metrics_port=0)) as target,
+        told(metrics.registry, "monitor", MonitorSettings(metrics_port=0)) as target,
         receiving(notified) as receiver,
     ):
+        assert target is not None
         managing = alertmanager(folder, manager_port, receiver)
         watching = prometheus(folder, port, target=target, manager=manager_port)
         with (
@@ -244,16 +245,16 @@ def test_an_alert_of_the_monitor_goes_through_prometheus_and_alertmanager_to_who
     )
     with all_running(tmp_path, metrics, notified) as port:
         metrics.standing([open_alert(), OpenAlert("drift/baseline/hour", "drift", "info", "hour", "", "baseline")])
-        told = notified.wait(lambda path, alert: alert["status"] == "firing" and path == "/page")
+        said = notified.wait(lambda path, alert: alert["status"] == "firing" and path == "/page")
         query = f"http://127.0.0.1:{port}/api/v1/query?query={PREFIX}_score"
         with urllib.request.urlopen(query, timeout=10) as answer:
             scores = json.load(answer)["data"]["result"]
         metrics.standing([])
         notified.wait(lambda path, alert: alert["status"] == "resolved" and path == "/page")
-    assert told["labels"]["alertname"] == "StreamTrainerDrift"
-    assert told["labels"]["alert_key"] == "drift/learned/distance"
-    assert (told["labels"]["pipeline"], told["labels"]["severity"]) == ("flights", "critical")
-    assert told["annotations"]["summary"] == "flights: drift/learned/distance is open"
+    assert said["labels"]["alertname"] == "StreamTrainerDrift"
+    assert said["labels"]["alert_key"] == "drift/learned/distance"
+    assert (said["labels"]["pipeline"], said["labels"]["severity"]) == ("flights", "critical")
+    assert said["annotations"]["summary"] == "flights: drift/learned/distance is open"
     assert {s["metric"]["score"]: float(s["value"][1]) for s in scores} == {"p_value": 1.0, "psi": 0.5}
     assert all("hour" not in json.dumps(body) for _, body in notified.got), "information pages nobody"
     firing = [path for path, body in notified.got if body["status"] == "firing"]

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.trainer_metrics import PREFIX, metrics_served
+from infra.trainer_metrics import PREFIX, metrics_told
 from stream_trainer.errors import UsageError
 from stream_trainer.lineage import Lineage
 from stream_trainer.settings import TrainerSettings
@@ -29,7 +29,8 @@ def scrape(port: int) -> dict[str, dict[tuple[str, ...], float]]:
 def test_what_is_asked_for_is_where_the_trainer_stands_now(tmp_path: Path) -> None:
     world = World(tmp_path)
     standing: list[Lineage | None] = [None]
-    with metrics_served(TrainerSettings(metrics_port=0), lambda: standing[0], SEGMENTS) as port:
+    with metrics_told(TrainerSettings(metrics_port=0), lambda: standing[0], SEGMENTS) as port:
+        assert port is not None
         assert scrape(port) == {}
         standing[0] = world.lineage
         assert scrape(port)["version"] == {(): 0}
@@ -48,7 +49,13 @@ def test_what_is_asked_for_is_where_the_trainer_stands_now(tmp_path: Path) -> No
 
 
 def test_a_port_that_is_taken_is_said_so() -> None:
-    with metrics_served(TrainerSettings(metrics_port=0), lambda: None, ()) as port:
+    with metrics_told(TrainerSettings(metrics_port=0), lambda: None, ()) as port:
+        assert port is not None
         taken = TrainerSettings(metrics_port=port)
         with pytest.raises(UsageError, match=rf"trainer\.metrics_port: 127\.0\.0\.1:{port} cannot be had"):
-            metrics_served(taken, lambda: None, ()).__enter__()
+            metrics_told(taken, lambda: None, ()).__enter__()
+
+
+def test_without_a_port_nothing_is_told() -> None:
+    with metrics_told(TrainerSettings(), lambda: None, ()) as port:
+        assert port is None

@@ -5,7 +5,7 @@ from stream_trainer.kafka import ControlProducer
 from stream_trainer.log_reader import LogReader
 from stream_trainer.planning import acting_versions
 from stream_trainer.replay import replay
-from tests.core.test_acting import asked
+from tests.core.worlds import asked
 from tests.integration.world import World
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitors.acting import Actor, publishing
-from monitors.alerts import Alert, WindowSpan
+from monitors.alerts import Alert
 from stream_trainer.acting import (
     Asked,
     HoldPromotion,
@@ -24,6 +24,7 @@ from stream_trainer.acting import (
     parse,
 )
 from tests.core.test_acting import SCHEMA
+from tests.monitors.worlds import alert
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 RULES = (
@@ -33,23 +34,12 @@ RULES = (
 )
 
 
-def alert(feature: str, status: str = "opened", severity: str = "critical", minutes: int = 0, opened: int = 0) -> Alert:
-    at = AT + timedelta(minutes=minutes)
-    return Alert(
-        alert_key=f"drift/{feature}",
-        pipeline="p",
-        status=status,  # type: ignore[arg-type]
-        severity=severity,  # type: ignore[arg-type]
-        feature=feature,
-        statistic=9.0,
-        threshold=1.0,
-        psi=0.3,
-        window=WindowSpan(start=at, end=at, rows=100),
-        model_version=3,
-        opened_at=AT + timedelta(minutes=opened),
-        updated_at=at,
-        message="m",
-    )
+def said(feature: str, status: str = "opened", severity: str = "critical", minutes: int = 0, opened: int = 0) -> Alert:
+    at, since = AT + timedelta(minutes=minutes), AT + timedelta(minutes=opened)
+    return alert(
+        alert_key=f"drift/{feature}", feature=feature, status=status, severity=severity, opened_at=since, updated_at=at,
+        since=None,
+    )  # fmt: skip
 
 
 def kinds(found: Sequence[Asked]) -> list[str]:
@@ -73,13 +63,13 @@ class World:
 
 def test_an_alert_asks_what_its_rules_say_and_names_itself() -> None:
     world = World()
-    found = world.actor.act([alert("x", severity="warning")])
+    found = world.actor.act([said("x", severity="warning")])
     assert kinds(found) == ["hold_promotion"]
     assert found[0].action_id == id_of_alert("drift/x", AT, HoldPromotion())
     assert found[0].alert is not None
     assert (found[0].alert.alert_key, found[0].alert.since, found[0].by) == ("drift/x", AT, "monitor")
-    assert kinds(world.actor.act([alert("x", "updated", "critical", 5)])) == ["raise_learning_rate"]
-    assert kinds(world.actor.act([alert("y")])) == ["raise_learning_rate", "hold_promotion", "roll_back"]
+    assert kinds(world.actor.act([said("x", "updated", "critical", 5)])) == ["raise_learning_rate"]
+    assert kinds(world.actor.act([said("y")])) == ["raise_learning_rate", "hold_promotion", "roll_back"]
     for request in world.sent:
         data = msgspec.json.encode(request)
         SCHEMA.validate(json.loads(data))
@@ -88,39 +78,39 @@ def test_an_alert_asks_what_its_rules_say_and_names_itself() -> None:
 
 def test_a_hold_ends_with_the_last_alert_that_asked_for_one() -> None:
     world = World()
-    holds = [r for f in "xy" for r in world.actor.act([alert(f, severity="warning")])]
-    assert kinds(world.actor.act([alert("x", "resolved", minutes=5)])) == []
-    released = world.actor.act([alert("y", "resolved", minutes=9)])
+    holds = [r for f in "xy" for r in world.actor.act([said(f, severity="warning")])]
+    assert kinds(world.actor.act([said("x", "resolved", minutes=5)])) == []
+    released = world.actor.act([said("y", "resolved", minutes=9)])
     assert [r.action for r in released] == [ReleasePromotion(hold=hold.action_id) for hold in holds]
     assert {r.asked_at for r in released} == {AT + timedelta(minutes=9)}
-    assert world.actor.act([alert("z", "resolved", minutes=9)]) == []
-    assert kinds(world.actor.act([alert("x", severity="warning", minutes=20, opened=20)])) == ["hold_promotion"]
+    assert world.actor.act([said("z", "resolved", minutes=9)]) == []
+    assert kinds(world.actor.act([said("x", severity="warning", minutes=20, opened=20)])) == ["hold_promotion"]
 
 
 def test_what_could_not_be_sent_is_asked_again() -> None:
     world = World()
     world.trouble = OSError("no broker")
     with pytest.raises(OSError, match="no broker"):
-        world.actor.act([alert("x")])
+        world.actor.act([said("x")])
     world.trouble = None
-    assert kinds(world.actor.act([alert("x")])) == ["raise_learning_rate", "hold_promotion"]
+    assert kinds(world.actor.act([said("x")])) == ["raise_learning_rate", "hold_promotion"]
 
 
 def test_a_release_that_a_dead_monitor_owed_is_asked_for_at_the_start_after_the_alerts_are_told() -> None:
     world = World()
     told: list[Any] = []
-    world.actor.act([alert("x", severity="warning")])
+    world.actor.act([said("x", severity="warning")])
     world.restart()
     publish = publishing(lambda events: told.append((list(events), len(world.sent))), world.actor)
     assert kinds(world.sent) == ["hold_promotion", "release_promotion"]
-    publish([alert("y")])
+    publish([said("y")])
     assert [sent for _, sent in told] == [2]
     assert len(world.sent) == 5
 
 
 def test_a_key_with_anything_in_it_is_still_a_request() -> None:
     world = World()
-    found = world.actor.act([alert("a\nb\x1b[31m\u2028" + "x" * 1000)])
+    found = world.actor.act([said("a\nb\x1b[31m\u2028" + "x" * 1000)])
     for request in found:
         assert parse(request.action_id.encode(), msgspec.json.encode(request)) == request
 
@@ -136,7 +126,7 @@ def test_restarts_and_repetitions_ask_for_nothing_more_and_no_hold_outlives_its_
     open_since: dict[str, int] = {}
     for minute, (feature, repeat, restart) in enumerate(steps):
         status = "resolved" if feature in open_since else "opened"
-        event = alert(feature, status, "warning", minute, open_since.pop(feature, minute))
+        event = said(feature, status, "warning", minute, open_since.pop(feature, minute))
         if status == "opened":
             open_since[feature] = minute
         once.actor.act([event])

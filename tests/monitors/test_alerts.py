@@ -9,38 +9,14 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from monitors.alerts import Alert, WindowSpan, key_of, restore, with_report
+from monitors.alerts import Alert, key_of, restore, with_report
 from monitors.findings import Against, Effect, Finding, Kind, Severity
 from stream_trainer.topic_reading import Message
 
-from .worlds import START
+from .worlds import alert
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "alert.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
-
-
-def alert(**fields: object) -> Alert:
-    found = Alert(
-        alert_key="drift/learned/x",
-        pipeline="flights",
-        status="opened",
-        severity="warning",
-        feature="x",
-        statistic=12.0,
-        p_value=1e-9,
-        threshold=1e-6,
-        psi=0.2,
-        effect=Effect(psi=0.2, jensen_shannon=0.01, kolmogorov_smirnov=0.1, wasserstein=0.3),
-        windows=4,
-        window=WindowSpan(start=START, end=START + timedelta(minutes=20), rows=800),
-        since=START,
-        offsets={"P.predictions": {0: (10, 400), 1: (7, 417)}},
-        model_version=3,
-        opened_at=START + timedelta(minutes=20),
-        updated_at=START + timedelta(minutes=20),
-        message="moved",
-    )
-    return msgspec.structs.replace(found, **fields)
 
 
 def wire(one: Alert) -> object:

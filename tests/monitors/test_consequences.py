@@ -1,10 +1,10 @@
 """One change opens one alert."""
 
-from monitors.alerts import Alert, WindowSpan, key_of
+from monitors.alerts import Alert, key_of
 from monitors.consequences import telling, together
 from monitors.findings import Against, Finding, Kind, State
 
-from .worlds import START, WINDOW
+from .worlds import alert
 
 
 def finding(
@@ -13,13 +13,8 @@ def finding(
     return Finding(kind=kind, feature=feature, segment=segment, against="learned", state=state, p_value=p_value)
 
 
-def alert(of: Finding) -> dict[str, Alert]:
-    span = WindowSpan(start=START, end=START + WINDOW, rows=1)
-    opened = Alert(
-        alert_key=key_of(of), pipeline="p", status="opened", severity="info", feature=of.feature, statistic=0.0,
-        threshold=0.0, psi=0.0, window=span, model_version=1, opened_at=START, updated_at=START, message="",
-    )  # fmt: skip
-    return {opened.alert_key: opened}
+def opened(of: Finding) -> dict[str, Alert]:
+    return {key_of(of): alert(alert_key=key_of(of), kind=of.kind, feature=of.feature, segment=of.segment)}
 
 
 WHOLE, SEGMENT, ALL = finding("x"), finding("x", "s=a"), finding("", kind="multivariate")
@@ -36,14 +31,14 @@ def test_by_themselves_they_are_told() -> None:
 
 
 def test_what_is_open_goes_on_and_ends() -> None:
-    assert telling([WHOLE, SEGMENT], alert(SEGMENT)) == [WHOLE, SEGMENT]
+    assert telling([WHOLE, SEGMENT], opened(SEGMENT)) == [WHOLE, SEGMENT]
     over = finding("x", "s=a", state="quiet")
-    assert telling([WHOLE, over], alert(SEGMENT)) == [WHOLE, over]
+    assert telling([WHOLE, over], opened(SEGMENT)) == [WHOLE, over]
 
 
 def test_no_segment_opens_while_its_feature_is_open() -> None:
     quiet = finding("x", state="quiet")
-    assert telling([quiet, SEGMENT], alert(WHOLE)) == [quiet]
+    assert telling([quiet, SEGMENT], opened(WHOLE)) == [quiet]
 
 
 def test_all_directions_are_one_test_that_pays_for_all_of_them() -> None:

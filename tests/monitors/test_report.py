@@ -79,7 +79,7 @@ def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> Non
         ("carrier", "baseline", "p_value"): 0.5,
         ("carrier", "baseline", "alarm"): 0.0,
     }
-    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:00:00 7"
+    assert read_by_evidently(tmp_path / "workspace") == "flights 2026-01-01T00:20:00 7"
 
 
 def our_scores(stored: Path) -> dict[tuple[str, str, str], float]:

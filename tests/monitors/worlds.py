@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from monitors.alerts import Alert, WindowSpan
+from monitors.findings import Effect
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
@@ -46,6 +48,31 @@ def pipeline(name: str) -> Pipeline:
 
 def settings(folder: Path, **sections: Any) -> Settings:
     return Settings(data_dir=folder, store=StoreSettings(url=str(folder / "models")), **sections)
+
+
+def alert(**fields: object) -> Alert:
+    """An alert on `x`, over four windows, with some fields replaced."""
+    found = Alert(
+        alert_key="drift/learned/x",
+        pipeline="flights",
+        status="opened",
+        severity="warning",
+        feature="x",
+        statistic=12.0,
+        p_value=1e-9,
+        threshold=1e-6,
+        psi=0.2,
+        effect=Effect(psi=0.2, jensen_shannon=0.01, kolmogorov_smirnov=0.1, wasserstein=0.3),
+        windows=4,
+        window=WindowSpan(start=START, end=START + timedelta(minutes=20), rows=800),
+        since=START,
+        offsets={"P.predictions": {0: (10, 400), 1: (7, 417)}},
+        model_version=3,
+        opened_at=START + timedelta(minutes=20),
+        updated_at=START + timedelta(minutes=20),
+        message="moved",
+    )
+    return msgspec.structs.replace(found, **fields)
 
 
 def features(rng: Rng, rows: int, *, shift: float = 0.0) -> list[dict[str, Any]]:

@@ -5,16 +5,14 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitors.alerts import Alert, WindowSpan
 from stream_trainer.logs import MOST_CHARACTERS, MOST_TRACE, JsonFormatter, TextFormatter, log_as, printable
+from tests.monitors.worlds import alert
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NASTY = [
     "a\r\nERROR forged: line",
     "\x1b[2J\x1b[1;31mred",
@@ -97,22 +95,8 @@ def test_s15_an_alert_about_a_feature_or_segment_of_any_name_is_one_line(
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
     log_as("json")
-    alert = Alert(
-        alert_key=f"drift/learned/{text}",
-        pipeline="flights",
-        status="opened",
-        severity="critical",
-        feature=text,
-        statistic=300.0,
-        threshold=20.0,
-        psi=0.7,
-        window=WindowSpan(start=NOW, end=NOW, rows=500),
-        model_version=3,
-        opened_at=NOW,
-        updated_at=NOW,
-        message=f"{text} differs",
-    )
-    logging.getLogger("monitors.batch").warning("alert %s %s: %s", alert.alert_key, alert.status, alert.message)
+    one = alert(alert_key=f"drift/learned/{text}", feature=text, message=f"{text} differs")
+    logging.getLogger("monitors.batch").warning("alert %s %s: %s", one.alert_key, one.status, one.message)
     (line,) = out.getvalue().splitlines()
     assert json.loads(line)["logger"] == "monitors.batch"
     assert line.isascii()

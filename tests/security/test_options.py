@@ -108,7 +108,7 @@ def test_s05_without_keys_no_port_is_bound_beyond_loopback(field: str, host: str
 
 
 def test_s05_an_admin_port_that_is_off_binds_nothing() -> None:
-    refuse_open(ServingSettings(admin_host="0.0.0.0", admin_port=-1))  # noqa: S104
+    refuse_open(ServingSettings(admin_host="0.0.0.0", admin_port=None))  # noqa: S104
 
 
 def test_s05_production_needs_keys(callers: Callers) -> None:
@@ -154,7 +154,7 @@ def test_settings_of_the_service_come_from_the_environment(monkeypatch: pytest.M
     monkeypatch.setenv("STREAM_TRAINER_SERVING__CORS_ORIGINS", '["https://a.example"]')
     monkeypatch.setenv("STREAM_TRAINER_SERVING__KEYS_FILE", "k.json")
     found = Settings().serving
-    assert (found.admin_port, found.cors_origins, found.keys_file) == (-1, ("https://a.example",), Path("k.json"))
+    assert (found.admin_port, found.cors_origins, found.keys_file) == (None, ("https://a.example",), Path("k.json"))
     assert ServingSettings().admin_port == 8001
 
 

@@ -21,28 +21,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from monitors import outgoing, webhook
-from monitors.alerts import Alert, WindowSpan
 from monitors.outgoing import Failed, Forbidden, choose, is_public, look_up, parse, post
 from monitors.status import Metrics
 from stream_trainer.errors import UsageError
 from stream_trainer.settings import MonitorSettings, Settings
+from tests.monitors.worlds import alert
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ALERT = Alert(
-    alert_key="drift/distance",
-    pipeline="flights",
-    status="opened",
-    severity="critical",
-    feature="distance",
-    statistic=300.0,
-    threshold=20.0,
-    psi=0.7,
-    window=WindowSpan(start=NOW, end=NOW, rows=500),
-    model_version=3,
-    opened_at=NOW,
-    updated_at=NOW,
-    message="distance differs",
-)
+ALERT = alert(alert_key="drift/distance", severity="critical", feature="distance", message="distance differs")
 BODY = msgspec.json.encode(ALERT)
 NEVER = threading.Event()
 

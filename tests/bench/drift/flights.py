@@ -15,6 +15,7 @@ from examples.flights.data import load_timeline
 from monitors.findings import Against, Finding
 from stream_trainer.reference import LABEL
 from stream_trainer.settings import Settings
+from tests.bench import record
 from tests.bench.drift import year
 from tests.bench.drift.year import MONITORING, Day
 from tests.bench.learning import plan
@@ -84,10 +85,7 @@ def _kept(path: Path, make: Callable[[], Sequence[Day]]) -> list[Told]:
     if path.exists():
         return [Told(**one) for one in json.loads(path.read_text())]
     found = [_told(day) for day in make()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([asdict(one) for one in found]))
-    part.replace(path)
+    record.write(path, [asdict(one) for one in found])
     return found
 
 

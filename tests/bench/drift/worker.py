@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.bench import record
 from tests.bench.drift import trials
 from tests.bench.drift.detectors import Build
 from tests.bench.drift.trials import Cell, Trial
@@ -41,10 +42,7 @@ class Job:
 
 def write(path: Path, cell: Cell) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(cell)))
-    part.replace(path)
+    record.write(path, asdict(cell))
 
 
 def read(path: Path) -> Cell:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench import record
 from tests.bench.learning import protocol
 from tests.bench.learning.protocol import Cell, Forecaster
 from tests.bench.learning.stream import Stream
@@ -50,10 +51,7 @@ class Job:
 
 def write(path: Path, cell: Cell) -> None:
     """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(cell)))
-    part.replace(path)
+    record.write(path, asdict(cell))
 
 
 def read(path: Path) -> Cell:
