@@ -23,7 +23,14 @@ from infra.scraping import served
 from monitors.findings import Effect, Finding
 from monitors.gauges import PREFIX, OpenAlert
 from monitors.status import Metrics
-from stream_trainer.settings import MonitorSettings, environment
+from stream_trainer.settings import (
+    JoinSettings,
+    MonitorSettings,
+    ServingSettings,
+    Settings,
+    TrainerSettings,
+    environment,
+)
 from tests.bench.processes import free_port
 
 RULES = Path(__file__).parents[2] / "infra" / "prometheus"
@@ -103,6 +110,42 @@ def test_what_is_told_stands_in_the_documentation() -> None:
     metrics.evaluated([], window_end=datetime(2026, 1, 1, tzinfo=UTC))
     listed = set(re.findall(r"^\| `\.\.\.(\w+)` \|", (DOCS / "monitoring.md").read_text(), re.MULTILINE))
     assert listed == {family.name.removeprefix(f"{PREFIX}_") for family in metrics.registry.collect()}
+
+
+def scraped() -> dict[str, int]:
+    """The port of each process as the scrape configuration has it."""
+    jobs = yaml.safe_load((RULES / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"].removeprefix("stream-trainer-"): job["static_configs"][0]["targets"] for job in jobs}
+    return {name: int(target.rpartition(":")[2]) for name, (target,) in targets.items()}
+
+
+def test_each_process_that_tells_metrics_is_scraped_where_it_answers() -> None:
+    sections = {"joiner": JoinSettings(), "monitor": MonitorSettings(), "trainer": TrainerSettings()}
+    told = [name for name, field in Settings.model_fields.items() if "metrics_port" in fields_of(field.annotation)]
+    assert len(told) == len(sections), "a process more that tells metrics"
+    ports = {name: section.metrics_port for name, section in sections.items() if section.metrics_port is not None}
+    ports["serving"] = ServingSettings().port
+    others = {ServingSettings().admin_port, MonitorSettings().page_port}
+    found = scraped()
+    assert set(found) == {*sections, "serving"}
+    assert ports == {name: found[name] for name in ports}
+    assert len(set(found.values()) - others) == len(found), "one port each, and none that tells no metrics"
+
+
+@pytest.mark.parametrize("text", [RULES / "prometheus.yml", DOCS / "monitoring.md", DOCS / "telemetry.md"])
+def test_who_has_no_port_by_itself_is_scraped_where_the_documentation_puts_it(text: Path) -> None:
+    stated = re.findall(r"STREAM_TRAINER_(\w+)__METRICS_PORT=(\d+)", text.read_text())
+    assert stated
+    assert {(name.lower(), int(port)) for name, port in stated} <= scraped().items()
+
+
+def test_the_documented_table_of_ports_is_what_is_scraped() -> None:
+    rows = re.findall(r"^\| (\w+) \| `[\w.]+` \| \D*(\d{4})\b", (DOCS / "telemetry.md").read_text(), re.MULTILINE)
+    assert {name.replace("service", "serving"): int(port) for name, port in rows} == scraped()
+
+
+def fields_of(section: Any) -> set[str]:
+    return set(getattr(section, "model_fields", ()))
 
 
 # Both for real.
@@ -201,11 +244,12 @@ def alertmanager(folder: Path, port: int, receiver: int) -> list[str]:
 
 
 def prometheus(folder: Path, port: int, *, target: int, manager: int) -> list[str]:
-    text = (RULES / "prometheus.yml").read_text()
-    text = text.replace("127.0.0.1:9093", f"127.0.0.1:{manager}").replace("127.0.0.1:8004", f"127.0.0.1:{target}")
-    config = yaml.safe_load(text)
+    config = yaml.safe_load((RULES / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "stream-trainer-monitor"]
+    (job,) = (job for job in config["scrape_configs"] if job["job_name"] == "stream-trainer-monitor")
+    config["scrape_configs"] = [job]
+    job["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{manager}"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(RULES / "rules.yml", folder)
     return [
