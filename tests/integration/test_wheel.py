@@ -72,7 +72,7 @@ class Visitor:
         self.versions: dict[str, Any] = {"versions": [], "highest": 0}
         self._url = ""
         self._gone = threading.Event()
-        self._thread = threading.Thread(target=self._stay, name="visitor")
+        self._thread = threading.Thread(target=self._stay, name="visitor", daemon=True)
 
     def come(self, url: str) -> None:
         self._url = url
