@@ -69,7 +69,7 @@ class Visitor:
         self.heard: set[str] = set()
         self.state: dict[str, Any] = {"windows": 0}
         self.windows: dict[str, Any] = {"columns": []}
-        self.versions: dict[str, Any] = {"versions": [], "highest": 0}
+        self.versions: dict[str, Any] = {"versions": [], "champion": None, "highest": 0}
         self._url = ""
         self._gone = threading.Event()
         self._thread = threading.Thread(target=self._stay, name="visitor", daemon=True)
@@ -79,10 +79,9 @@ class Visitor:
         self._thread.start()
 
     def has_seen_enough(self) -> bool:
-        """Windows that two versions answered in, and something learned."""
-        spans = [column["versions"] for column in self.windows["columns"] if column["versions"]]
-        answered = {version for span in spans for version in span}
-        return len(answered) > 1 and any(one["total_trained"] > 1000 for one in self.versions["versions"])
+        """A window, something learned, and a third champion: by then two have answered."""
+        learned = any(one["total_trained"] > 1000 for one in self.versions["versions"])
+        return learned and self.state["windows"] > 0 and (self.versions["champion"] or 0) > 2
 
     def leave(self) -> None:
         self._gone.set()
