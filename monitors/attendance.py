@@ -6,6 +6,7 @@ Their life is kept apart from that of the windows: it is of this process alone, 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,9 +20,10 @@ from monitors.performance.presence import Presence
 from monitors.status import Metrics
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.schema import as_datetime
-from stream_trainer.topic_reading import Message
+from stream_trainer.topic_reading import Record, Tail, TopicLog, message_of
 
 KINDS = ("silence", "freshness")
+_CHAMPION = b"champion"
 _POLICY = LifePolicy(resolve_after=1, cooldown=timedelta(0))
 _log = logging.getLogger(__name__)
 
@@ -38,15 +40,40 @@ def by_clock(open_alerts: Mapping[str, Alert]) -> Open:
     return {key: alert for key, alert in open_alerts.items() if alert.kind in KINDS}
 
 
-def covered(messages: Sequence[Message]) -> Covered | None:
-    """What the newest word of the champion in `P.models` says; None when there is none, or it is unreadable."""
-    for message in reversed(messages):
-        if message.key == "champion":
-            try:
-                return msgspec.convert(message.value, _Announced).covered
-            except msgspec.ValidationError:
-                return None
-    return None
+class Champion:
+    """Who answers, by the newest word under its key in `P.models`; None when there is none, or it is unreadable.
+
+    The topic stays open from one look to the next.
+    """
+
+    def __init__(self, topic: str, opening: Callable[[], AbstractContextManager[TopicLog]]) -> None:
+        self._topic = topic
+        self._tail = Tail(opening)
+        self._covered: Covered | None = None
+
+    def __call__(self) -> Covered | None:
+        """As of now.
+
+        Raises:
+            BrokerUnavailable, InputLost: see `Tail.follow`.
+        """
+        self._tail.follow(self._forget, self._take)
+        return self._covered
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._tail.close()
+
+    def _forget(self) -> None:
+        self._covered = None
+
+    def _take(self, record: Record) -> None:
+        if record.key != _CHAMPION or (message := message_of(self._topic, record)) is None:
+            return
+        try:
+            self._covered = msgspec.convert(message.value, _Announced).covered
+        except msgspec.ValidationError:
+            self._covered = None
 
 
 class _Announced(msgspec.Struct):

@@ -7,9 +7,8 @@ than asked for is passed over, unless the receiver was told of that alert before
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from monitors.findings import Severity
 from monitors.webhook import Webhook
 from stream_trainer.acting import SEVERITIES
 from stream_trainer.store.storage import Storage
+from stream_trainer.topic_reading import Record, TopicLog, to_end
 
 PATH = "webhook.json"
 _POLL_SECONDS = 0.2
@@ -25,36 +25,10 @@ _AGAIN_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record of `P.alerts`, as it stands there; None as a value is a tombstone."""
-
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes | None
-
-
-class AlertLog(Protocol):
-    """`P.alerts`, read from some place on. Each method may raise `BrokerUnavailable`."""
+class AlertLog(TopicLog, Protocol):
+    """`P.alerts`, read from some place on."""
 
     topic_id: str
-
-    def ends(self) -> dict[int, int]:
-        """The offset after the last record of each partition, now."""
-        ...
-
-    def seek(self, offsets: Mapping[int, int]) -> None:
-        """Read on from here; from the beginning where a partition is not named or the offset is gone."""
-        ...
-
-    def position(self) -> dict[int, int]:
-        """The offset of each partition that is read next."""
-        ...
-
-    def poll(self, seconds: float) -> list[Record]:
-        """What comes next, waiting at most so long for the first."""
-        ...
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -131,11 +105,9 @@ class Forwarder:
     def _post_open(self, log: AlertLog) -> Position | None:
         """Post what is open up to the present end; where to read on, None when it was stopped meanwhile."""
         ends = log.ends()
-        found: list[Record] = []
-        while any(at < ends[partition] for partition, at in log.position().items()):
-            if self._stop.is_set():
-                return None
-            found += log.poll(_POLL_SECONDS)
+        found = list(to_end(log, ends, lambda: not self._stop.is_set()))
+        if self._stop.is_set():
+            return None
         told: frozenset[str] = frozenset()
         for record in still_open([record for record in found if record.offset < ends[record.partition]]):
             posted = self._post(record, told)

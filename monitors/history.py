@@ -4,6 +4,7 @@ One small file a window beside the monitor's state, so that a restart, or anothe
 the newest windows are kept.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -55,17 +56,28 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """Window records in a storage, by the start of the window; writing one again replaces it with the same."""
+    """Window records in a storage, by the start of the window; writing one again replaces it with the same.
+
+    One process adds and lists the folder once for that; who only reads lists it whenever asked.
+    """
 
     def __init__(self, storage: Storage, *, kept: int = KEPT_WINDOWS) -> None:
         self._storage = storage
         self._kept = kept
+        self._known: list[str] | None = None
 
     def add(self, record: WindowRecord) -> None:
         """Keep a window, and forget the oldest beyond the bound."""
-        self._storage.put(_path(record.start), msgspec.msgpack.encode(record))
-        for path in self._paths()[: -self._kept]:
-            self._storage.delete(path)
+        path = _path(record.start)
+        self._storage.put(path, msgspec.msgpack.encode(record))
+        if self._known is None:
+            self._known = self._paths()
+        place = bisect_left(self._known, path)
+        if self._known[place : place + 1] != [path]:
+            self._known.insert(place, path)
+        while len(self._known) > self._kept:
+            self._storage.delete(self._known[0])
+            del self._known[0]  # only now: what could not be deleted is tried again
 
     def starts(self) -> list[datetime]:
         """When the windows that are kept began, oldest first."""

@@ -8,8 +8,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
-from monitors.attendance import Attendance, by_clock, covered
+from monitors.attendance import Attendance, Champion, by_clock
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, Publish, decode_summary
 from monitors.explaining import Explainer
@@ -38,7 +38,7 @@ from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import Storage, open_storage
-from stream_trainer.topic_reading import read_all
+from stream_trainer.topic_reading import open_log, read_all
 
 TRIGGER = "2 seconds"
 COLUMNS = ("topic", "partition", "offset", "timestamp", "value", "headers")
@@ -58,7 +58,7 @@ class MonitorQuery:
     _producer: ControlProducer
     _reports: Reports
     _forwarder: Forwarder | None = None
-    _ticker: Ticker | None = None
+    _looking: ExitStack = field(default_factory=ExitStack)
 
     def check(self) -> None:
         """Nothing while the query runs.
@@ -85,8 +85,7 @@ class MonitorQuery:
         with suppress(Exception):
             self.query.stop()
         self._reports.close()
-        if self._ticker is not None:
-            self._ticker.close()
+        self._looking.close()
         if self._forwarder is not None:
             self._forwarder.stop()
         with suppress(BrokerUnavailable):
@@ -153,10 +152,11 @@ def start_monitor(
     producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
     known = restore(read_all(settings.kafka, topics.alerts))
     publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
     attendance = Attendance(
         pipeline.name,
         pipeline.monitoring,
-        champion=lambda: covered(read_all(settings.kafka, topics.models)),
+        champion=champion,
         publish=publish,
         metrics=metrics,
         open_alerts=known,
@@ -180,11 +180,19 @@ def start_monitor(
     query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
     metrics.behind_by(partial(_behind, query))
     forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
-    ticker = Ticker(attendance.look, seconds=_CLOCK_SECONDS).__enter__() if attendance.needed else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, ticker)
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion))
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
+
+
+def _looking(attendance: Attendance, champion: Champion) -> ExitStack:
+    """Looks at the clock until it is closed; then nothing of it is open any more."""
+    looking = ExitStack()
+    if attendance.needed:
+        looking.callback(champion.close)
+        looking.enter_context(Ticker(attendance.look, seconds=_CLOCK_SECONDS))
+    return looking
 
 
 def _records(spark: SparkSession, pipeline: Pipeline, settings: Settings) -> DataFrame:

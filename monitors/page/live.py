@@ -4,14 +4,14 @@ Each is read by the one thread that looks. They only read, and what fails is tri
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from monitors.alert_log import KafkaAlerts, open_alerts
+from monitors.alert_log import open_alerts
 from monitors.history import History
 from monitors.page.sources import (
     Age,
@@ -30,13 +30,12 @@ from stream_trainer.settings import Settings
 from stream_trainer.store import ModelStore, Version, open_store
 from stream_trainer.store.aliases import CHAMPION
 from stream_trainer.store.storage import open_storage
+from stream_trainer.topic_reading import Tail, TopicLog
 
 KEPT_ALERTS = 500
 KEPT_VERSIONS = 200
 KEPT_DECISIONS = 100
 MAX_REPORT_BYTES = 64 * 2**20
-_POLL_SECONDS = 0.2
-_POLLS = 50
 
 Clock = Callable[[], datetime]
 
@@ -72,49 +71,28 @@ def live_sources(pipeline: Pipeline, settings: Settings, url: str) -> Sources:
 
 
 class AlertTail:
-    """The newest record under each key of `P.alerts`: read once, then followed; opened anew after a failure.
+    """The newest record under each key of `P.alerts`.
 
     Open alerts are all kept, of the resolved ones the newest so many.
     """
 
-    def __init__(self, opening: Callable[[], AbstractContextManager[KafkaAlerts]]) -> None:
-        self._opening = opening
-        self._stack = ExitStack()
-        self._log: KafkaAlerts | None = None
+    def __init__(self, opening: Callable[[], AbstractContextManager[TopicLog]]) -> None:
+        self._tail = Tail(opening)
         self._alerts: dict[str, ShownAlert] = {}
 
     def newest(self) -> Sequence[ShownAlert]:
         """How every alert stands.
 
         Raises:
-            BrokerUnavailable: Kafka cannot be reached.
-            InputLost: there is no such topic.
+            BrokerUnavailable, InputLost: see `Tail.follow`.
         """
-        try:
-            log = self._open()
-            for _ in range(_POLLS):
-                ends, position = log.ends(), log.position()
-                if all(position.get(part, 0) >= end for part, end in ends.items()):
-                    break
-                for record in log.poll(_POLL_SECONDS):
-                    self._take(record.key, record.value)
-        except Exception:
-            self.close()
-            raise
+        self._tail.follow(self._alerts.clear, lambda record: self._take(record.key, record.value))
         self._forget()
         return list(self._alerts.values())
 
     def close(self) -> None:
         """Leave Kafka; the next look opens it again."""
-        self._log = None
-        self._stack.close()
-
-    def _open(self) -> KafkaAlerts:
-        if self._log is None:
-            self._log = self._stack.enter_context(self._opening())
-            self._log.seek({})
-            self._alerts = {}
-        return self._log
+        self._tail.close()
 
     def _take(self, key: bytes, value: bytes | None) -> None:
         name = key.decode("utf-8", "replace")

@@ -1,15 +1,31 @@
-"""Alerts by the clock, with a clock of the test."""
+"""Alerts by the clock, with a clock of the test; who answers, as a real Kafka tells it."""
 
+import gc
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra import broker as local_broker
+from infra.broker import BrokerInfo
+from infra.jars import ensure_jars
+from infra.java import find_java
 from monitors.alerts import Alert
-from monitors.attendance import Attendance, Covered, covered
+from monitors.attendance import Attendance, Champion, Covered
+from monitors.performance.ticker import Ticker
 from monitors.status import Metrics
+from stream_trainer.errors import StreamTrainerError
+from stream_trainer.kafka import Admin, ControlProducer, topic_plans
 from stream_trainer.monitoring import Monitoring
-from stream_trainer.topic_reading import Message
+from stream_trainer.settings import KafkaSettings, Settings
+from stream_trainer.topic_reading import KafkaLog, open_log
+from tests.core.scripted_topic import ScriptedTopic
 
 from .worlds import START
 
@@ -114,9 +130,89 @@ def test_without_limits_nobody_has_to_look() -> None:
     ],
 )
 def test_the_newest_word_of_the_champion_counts(value: object, expected: Covered | None) -> None:
-    def message(key: str, what: object) -> Message:
-        return Message(key, what, 0, 0.0)
+    topic = ScriptedTopic()
+    champion = Champion("p.models", topic.open)
+    assert champion() is None
+    topic.write("champion", {"version": 1, "covered_at": "2020-01-01T00:00:00Z"})
+    topic.write("champion", value)
+    topic.write("head", {"version": 9, "covered_at": "2026-01-01T00:00:00Z"})
+    topic.write("champion", b"{broken")
+    assert champion() == expected
+    champion.close()
+    assert (topic.opened, topic.closed) == (1, 1)
 
-    old = message("champion", {"version": 1, "covered_at": "2020-01-01T00:00:00Z"})
-    assert covered([old, message("champion", value), message("head", {"version": 9})]) == expected
-    assert covered([]) is None
+
+class Models:
+    """A topic of announcements on a real broker, and somebody who looks at it all the time."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, request_timeout_seconds=5)
+        self.plan = topic_plans(f"attended-{uuid.uuid4().hex[:8]}", self.kafka)["models"]
+        with Admin(self.kafka) as admin:
+            admin.create_missing([self.plan])
+        self.opened = 0
+        self.champion = Champion(self.plan.name, self.opening)
+        self.seen = threading.Condition()
+        self.looks: list[int | str] = []
+
+    @contextmanager
+    def opening(self) -> Iterator[KafkaLog]:
+        with open_log(self.kafka, self.plan.name) as log:
+            self.opened += 1
+            yield log
+
+    def announce(self, version: int) -> None:
+        producer = ControlProducer(self.kafka)
+        producer.send(self.plan.name, [("champion", {"version": version, "covered_at": START.timestamp()})])
+        producer.close()
+
+    def look(self) -> None:
+        try:
+            found = self.champion()
+        except StreamTrainerError as error:
+            self._saw(type(error).__name__)
+            raise
+        self._saw(0 if found is None else found.version)
+
+    def until(self, what: int | str) -> None:
+        with self.seen:
+            since = len(self.looks)
+            assert self.seen.wait_for(lambda: what in self.looks[since:], 90), self.looks[-5:]
+
+    def _saw(self, what: int | str) -> None:
+        with self.seen:
+            self.looks.append(what)
+            self.seen.notify_all()
+
+
+def test_a_newer_version_is_seen_without_connecting_again(broker: BrokerInfo) -> None:
+    models = Models(broker.bootstrap_servers)
+    for version in (3, 4):
+        models.announce(version)
+        assert models.champion() == Covered(START, version)
+    assert models.opened == 1
+    models.champion.close()
+
+
+@pytest.mark.spark
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # kafka-python 3.0.12 leaves refused sockets to the collector
+def test_a_broker_that_goes_away_and_returns_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    java, jars = find_java(Settings().cache_dir), ensure_jars(Settings(), "kafka")
+    models = Models(local_broker.start(tmp_path, java, jars, detach=False).bootstrap_servers)
+    try:
+        models.announce(3)
+        with Ticker(models.look, seconds=0.05):
+            models.until(3)
+            local_broker.stop(tmp_path)
+            models.until("BrokerUnavailable")
+            local_broker.start(tmp_path, java, jars, detach=False)
+            models.announce(4)
+            models.until(4)
+    finally:
+        models.champion.close()
+        local_broker.stop(tmp_path)
+        gc.collect()  # here, where the warning is expected
+    assert models.opened == 2

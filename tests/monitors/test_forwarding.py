@@ -14,7 +14,7 @@ import pytest
 from infra.broker import BrokerInfo
 from monitors.alert_log import open_alerts
 from monitors.findings import Severity
-from monitors.forwarding import PATH, Forwarder, Record
+from monitors.forwarding import PATH, Forwarder
 from monitors.outgoing import Failed
 from monitors.query import _publisher
 from monitors.webhook import Webhook
@@ -25,6 +25,7 @@ from stream_trainer.outbox import KafkaOutbox
 from stream_trainer.settings import KafkaSettings
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
+from stream_trainer.topic_reading import Record
 from tests.security.test_webhook import ALERT, NOW
 
 from .worlds import pipeline, settings

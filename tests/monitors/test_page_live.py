@@ -1,7 +1,5 @@
 """The page's real sources: the alerts' topic, the model store, and the ages of both."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitors.forwarding import Record
 from monitors.history import History
 from monitors.page.live import KEPT_ALERTS, Ages, AlertTail, StoreVersions, live_sources
 from monitors.page.sources import ShownAlert, is_report_name, ordered, shown_alert
@@ -20,6 +17,7 @@ from stream_trainer.store import ModelStore
 from stream_trainer.store.aliases import CHAMPION, Alias
 from stream_trainer.store.challenges import Challenge
 from stream_trainer.store.storage import LocalStorage
+from tests.core.scripted_topic import ScriptedTopic
 from tests.monitors.histories import START, WINDOW, Past
 from tests.monitors.worlds import pipeline, settings
 from tests.serving.fixtures import PIPELINE, commit_version, learned_state
@@ -46,49 +44,12 @@ FIELDS = [
 ]
 
 
-class Topic:
-    """Records of one partition, read as `forwarding.AlertLog` says."""
-
-    topic_id = "x"
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.at = 0
-        self.opened = 0
-        self.broken = False
-
-    def write(self, key: str, value: Any) -> None:
-        data = value if value is None or isinstance(value, bytes) else msgspec.json.encode(value)
-        self.records.append(Record(0, len(self.records), key.encode(), data))
-
-    @contextmanager
-    def open(self) -> Iterator[Any]:
-        self.opened += 1
-        yield self
-
-    def seek(self, offsets: Mapping[int, int]) -> None:
-        self.at = offsets.get(0, 0)
-
-    def ends(self) -> dict[int, int]:
-        if self.broken:
-            raise BrokerUnavailable("gone")
-        return {0: len(self.records)}
-
-    def position(self) -> dict[int, int]:
-        return {0: self.at}
-
-    def poll(self, seconds: float) -> list[Record]:
-        found = self.records[self.at : self.at + 100]
-        self.at += len(found)
-        return found
-
-
 def alert(status: str, **more: Any) -> dict[str, Any]:
     return {"kind": "drift", "status": status, "severity": "warning", "message": "m", "updated_at": START, **more}
 
 
 def test_the_newest_record_under_a_key_counts_and_the_topic_is_followed() -> None:
-    topic = Topic()
+    topic = ScriptedTopic()
     tail = AlertTail(topic.open)
     topic.write("drift/a", alert("opened"))
     topic.write("drift/b", alert("opened"))
@@ -105,7 +66,7 @@ def test_the_newest_record_under_a_key_counts_and_the_topic_is_followed() -> Non
 
 
 def test_after_a_failure_the_topic_is_opened_and_read_again() -> None:
-    topic = Topic()
+    topic = ScriptedTopic()
     tail = AlertTail(topic.open)
     topic.write("drift/a", alert("opened"))
     tail.newest()
@@ -118,7 +79,7 @@ def test_after_a_failure_the_topic_is_opened_and_read_again() -> None:
 
 
 def test_all_open_alerts_are_kept_and_the_newest_of_the_resolved() -> None:
-    topic = Topic()
+    topic = ScriptedTopic()
     for number in range(KEPT_ALERTS + 50):
         topic.write(f"drift/{number}", alert("resolved", updated_at=START + number * WINDOW))
     topic.write("drift/open", alert("opened", updated_at=START - WINDOW))
