@@ -38,6 +38,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
         offsets: the records, per topic and partition `[first, next)`.
         digest: of the reference whose bins are counted, None without one, `MIXED` when there were several.
         counts: a row of cells, packed; by version coarse ones.
+        missing: rows in which two features are both missing (`missing.both_missing`).
         sample: a bounded sample of rows, an Arrow file.
         sketches: how many different values, by feature.
         tally: how the answers turned out, for joined examples.
@@ -50,6 +51,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     offsets: Offsets = {}
     digest: str | None = None
     counts: bytes = b""
+    missing: bytes = b""
     by_version: dict[int, bytes] = {}
     sample: bytes | None = None
     sketches: dict[str, bytes] = {}
@@ -79,6 +81,7 @@ def add(first: Content, second: Content, *, sample_rows: int) -> Content:
         offsets=_covered(first.offsets, second.offsets),
         digest=first.digest if same else MIXED,
         counts=_added(first.counts, second.counts) if same else b"",
+        missing=_added(first.missing, second.missing) if same else b"",
         by_version=newest(_both(first.by_version, second.by_version, _added), _all) if same else {},
         sample=_sampled(first.sample, second.sample, sample_rows),
         sketches=_both(first.sketches, second.sketches, sketches.add),

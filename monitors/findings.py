@@ -58,6 +58,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         severity: of the alert that it may become; None: by the size of the effect.
         weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
         dispersion: how many times as much as rows by chance windows usually differ; 1: no more than by chance.
+        together: the features that go missing in the same rows, this one among them; empty: no other does.
         detail: which bins moved, or why there is no verdict.
     """
 
@@ -76,4 +77,5 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity | None = None
     weight: float | None = None
     dispersion: float = 1.0
+    together: tuple[str, ...] = ()
     detail: str = ""

@@ -11,12 +11,14 @@ import msgspec
 
 from monitors import content, scales
 from monitors.alerts import WindowSpan
+from monitors.companions import companions
 from monitors.consequences import together
 from monitors.content import Content
 from monitors.deciding import Round, decide_by
 from monitors.findings import Finding
 from monitors.history import WindowRecord
 from monitors.life import Seen
+from monitors.missing import watched_columns
 from monitors.performance.step import Judged as Performance
 from monitors.performance.step import PerformanceState, judge_labelled, judge_outputs
 from monitors.questions import Compared, asked_of_examples, asked_of_predictions, curves, outputs
@@ -147,6 +149,8 @@ class Judge:
         others = [question for question in questions if question.kind != "multivariate"]
         moved, usual = decide_by(directions, round_, usual)
         found, usual = decide_by(others, round_, usual, together(moved))
+        if compared.frozen is not None:
+            found = companions(others, found, block.content.missing, watched_columns(compared.frozen.reference))
         length = block.scale * self.monitoring.window
         start = _EPOCH + block.place * length
         return Told(seen=self._seen(start, start + length, block.content, compared), findings=found), usual

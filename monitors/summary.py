@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from monitors import asked, content, sketches
 from monitors.asked import Asked, Kafka
 from monitors.content import KEPT_VERSIONS, OLDER, PRIORITY, Content, lowest
+from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
 from monitors.performance.tally import Tally
 from stream_trainer.contract import Categorical, Contract, Numeric, Vector
@@ -161,6 +162,7 @@ class Summarise:
                 offsets=_offsets(row.where for row in here),
                 digest=self.digest,
                 counts=b"" if counts is None else pack(counts[i]),
+                missing=b"" if self.reference is None else both_missing(watched_columns(self.reference), mine),
                 by_version={} if bins is None else _counts_by_version(bins, versions, places),
                 sample=_sample(self.contract, here, mine, self.sample_rows),
                 sketches=_sketches(self.contract, mine),

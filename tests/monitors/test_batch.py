@@ -155,6 +155,23 @@ def test_the_history_says_what_each_window_was_and_held(world: World) -> None:
     assert len(distance.bins) == len(distance.window) == 13
 
 
+def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_names(world: World) -> None:
+    monitor = world.start()
+    for number, broken in enumerate(
+        [(), (), ("distance", "dep_hour", "carrier"), ("distance", "dep_hour", "carrier"), ()]
+    ):
+        values = features(world.rng, WINDOW_ROWS)
+        for i, name in ((i, name) for i in range(0, WINDOW_ROWS, 5) for name in broken):
+            values[i][name] = None
+        rows = [record(number * WINDOW_ROWS + i, value) for i, value in enumerate(values)]
+        monitor.run(number, read(kafka(rows, offset=number * WINDOW_ROWS)))
+
+    opened = [alert for alert in world.published if alert.kind == "quality" and not alert.segment]
+    assert [(alert.alert_key, alert.status) for alert in opened] == [("quality/distance", "opened")]
+    assert opened[0].features == ("distance", "dep_hour", "carrier")
+    assert opened[0].message.startswith("distance, dep_hour, carrier: these columns go missing in the same rows")
+
+
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
     monitor = world.start()
     values = features(world.rng, 2 * WINDOW_ROWS + SUPPORT)
