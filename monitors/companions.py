@@ -51,8 +51,8 @@ def companions(
             groups.setdefault((finding.segment, finding.against, more), []).append((i, places[finding.feature], rows))
     found = list(findings)
     for (_, _, more), members in groups.items():
-        at, rows = np.array([m[1] for m in members]), np.array([m[2] for m in members], np.int64)
-        alike = _in_same_rows(counts, at, rows) if more else rows[:, None] == rows
+        at, missing = np.array([m[1] for m in members]), np.array([m[2] for m in members], np.int64)
+        alike = _in_same_rows(counts, at, missing) if more else missing[:, None] == missing
         for together in _connected(alike):
             told = tuple(findings[members[i][0]].feature for i in sorted(together, key=lambda i: at[i]))
             for i in together:

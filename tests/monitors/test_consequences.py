@@ -84,7 +84,7 @@ def quiet(*features: str) -> list[Finding]:
 def walk(rounds: Sequence[Sequence[Finding]]) -> list[list[tuple[str, str, tuple[str, ...]]]]:
     """What is published, round by round: key, status and columns."""
     life, policy = Life(), LifePolicy(repeat_every=timedelta(days=1), cooldown=0 * WINDOW)
-    found = []
+    found: list[list[tuple[str, str, tuple[str, ...]]]] = []
     for i, findings in enumerate(rounds):
         span = WindowSpan(start=START + i * WINDOW, end=START + (i + 1) * WINDOW, rows=1)
         seen = Seen(pipeline="p", window=span, model_version=1, offsets={})
