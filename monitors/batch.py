@@ -16,7 +16,7 @@ from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.history import History
-from monitors.judging import Judge, Judgement, joined
+from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
 from monitors.questions import Compared
 from monitors.reports import Reports, report_job
@@ -164,6 +164,10 @@ class Monitor:
         found = self._weighed(
             judge(closed, compared, watched.blocks, state.performance, watched.usual), closed.content, compared
         )
+        schema = watched.schema
+        if not labels:
+            schema, told = self._judge.unreadable(closed, compared, schema)
+            found = with_rounds(found, told)
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
         now, events = self._stepped(state.life or Life(), found)
         self._send(events, now)
@@ -174,8 +178,9 @@ class Monitor:
         self._told[labels] = found
         rounds = [finding for told in self._told.values() for finding in told.findings]
         self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
-        self._report([event for event in events if event.status == "opened"], found, closed.content, compared)
-        after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual)
+        opened = [event for event in events if event.status == "opened" and event.kind != "schema"]
+        self._report(opened, found, closed.content, compared)
+        after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual, schema=schema)
         whole = msgspec.structs.replace(state, life=now, performance=found.performance)
         return msgspec.structs.replace(whole, **{"examples" if labels else "predictions": after})
 

@@ -25,6 +25,7 @@ OLDER = 0
 MIXED = "mixed"
 
 T = TypeVar("T")
+K = TypeVar("K", int, str)
 Offsets = dict[str, dict[int, tuple[int, int]]]
 
 
@@ -77,8 +78,8 @@ def add(first: Content, second: Content, *, sample_rows: int) -> Content:
         rows=first.rows + second.rows,
         first=_either(min, first.first, second.first),
         last=_either(max, first.last, second.last),
-        versions=newest(_summed(first.versions, second.versions), sum),
-        offsets=_covered(first.offsets, second.offsets),
+        versions=newest(summed(first.versions, second.versions), sum),
+        offsets=covered(first.offsets, second.offsets),
         digest=first.digest if same else MIXED,
         counts=_added(first.counts, second.counts) if same else b"",
         missing=_added(first.missing, second.missing) if same else b"",
@@ -130,11 +131,13 @@ def _sampled(first: bytes | None, second: bytes | None, rows: int) -> bytes | No
     return table_to_bytes(lowest(both, rows).combine_chunks())
 
 
-def _covered(first: Offsets, second: Offsets) -> Offsets:
+def covered(first: Offsets, second: Offsets) -> Offsets:
+    """The records of both: ranges that hold them."""
     return _both(first, second, lambda a, b: _both(a, b, lambda x, y: (min(x[0], y[0]), max(x[1], y[1]))))
 
 
-def _summed(first: Mapping[int, int], second: Mapping[int, int]) -> dict[int, int]:
+def summed(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
+    """Both, key by key."""
     return _both(first, second, lambda a, b: a + b)
 
 

@@ -1,10 +1,10 @@
 """What one closed window says, by itself and together with those before it. Pure: from contents to findings, round by round.
 
-The false alarms that a window may have are shared out: most for the features, some for the labels, the rest for how the
-answers turn out. Each part keeps its own, so all together keep the whole.
+The false alarms that a window may have are shared out: most for the features, some for the labels, a little for records
+that cannot be read, the rest for how the answers turn out. Each part keeps its own, so all together keep the whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -23,11 +23,12 @@ from monitors.performance.step import Judged as Performance
 from monitors.performance.step import PerformanceState, judge_labelled, judge_outputs
 from monitors.questions import Compared, asked_of_examples, asked_of_predictions, curves, outputs
 from monitors.scales import Block, Blocks
+from monitors.schema import SchemaState, judge_schema
 from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
 
-FEATURES, ESTIMATE, LABELS, OUTCOMES = 0.6, 0.1, 0.1, 0.2
+FEATURES, ESTIMATE, LABELS, OUTCOMES, SCHEMA = 0.6, 0.08, 0.1, 0.2, 0.02
 OF_EXAMPLES = ("label", "loss", "concept")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -95,6 +96,18 @@ class Judge:
         shown = judge_labelled(performance, closed.content.tally, self.monitoring, share=OUTCOMES)
         return self._judge(closed, compared, blocks, shown, usual, labels=True)
 
+    def unreadable(self, closed: Closed, compared: Compared, schema: SchemaState) -> tuple[SchemaState, list[Told]]:
+        """What of the window's records could not be read: a round a reason, with the offsets of those records."""
+        skipped, rows = closed.skipped, closed.content.rows
+        after, found = judge_schema(schema, skipped, rows, self.monitoring, share=SCHEMA)
+        seen = self._seen(closed.start, closed.end, closed.content, compared)
+        all_records = msgspec.structs.replace(seen.window, rows=rows + skipped.total)
+        told = []
+        for one in found:
+            offsets = skipped.offsets.get(one.feature, {})
+            told.append(Told(seen=replace(seen, window=all_records, offsets=offsets), findings=[one]))
+        return after, told
+
     def _judge(
         self,
         closed: Closed,
@@ -159,6 +172,13 @@ class Judge:
         version = compared.served.version if compared.served else None
         span = WindowSpan(start=start, end=end, rows=held.rows)
         return Seen(pipeline=self.pipeline, window=span, model_version=version, offsets=held.offsets)
+
+
+def with_rounds(found: Judgement, told: list[Told]) -> Judgement:
+    """A judgement with further rounds of the window alone; its record holds their findings too."""
+    more = [finding for one in told for finding in one.findings]
+    record = msgspec.structs.replace(found.record, findings=[*found.record.findings, *more])
+    return replace(found, rounds=[*found.rounds, *told], record=record)
 
 
 def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) -> WindowRecord:

@@ -41,6 +41,7 @@ def _claim(finding: Finding, learned: Finding | None, version: int | None, unlik
         "prediction": "answers come in other shares",
         "label": "what turned out to be true comes in other shares",
         "multivariate": "features go together in another way",
+        "schema": "more records cannot be read than before",
     }
     if len(finding.together) > 1:
         return "these columns go missing in the same rows, and in another share" + other.get(finding.against, "")

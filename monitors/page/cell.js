@@ -88,7 +88,7 @@ function histogram(curve, asked) {
   $("bins").replaceChildren(head, ...lines);
 }
 
-const TITLES = { drift: "Values", quality: "Quality", prediction: "Answers", label: "Labels", multivariate: "Features together", loss: "Realised loss", concept: "Concept", estimate: "Estimated performance" };
+const TITLES = { drift: "Values", quality: "Quality", prediction: "Answers", label: "Labels", multivariate: "Features together", loss: "Realised loss", concept: "Concept", estimate: "Estimated performance", schema: "Records that cannot be read" };
 
 function finding(one, since) {
   const state = { drift: "alarm", quiet: "quiet", "not enough data": "few" }[one.state];

@@ -15,9 +15,10 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.history import History, WindowRecord
 from monitors.reports import Job, Outcome, Reports
+from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
 from monitors.status import Metrics
-from monitors.summary import SUPPORT, Summarise, Summary
+from monitors.summary import Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
@@ -170,6 +171,55 @@ def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_na
     assert [(alert.alert_key, alert.status) for alert in opened] == [("quality/distance", "opened")]
     assert opened[0].features == ("distance", "dep_hour", "carrier")
     assert opened[0].message.startswith("distance, dep_hour, carrier: these columns go missing in the same rows")
+
+
+def broken_stream(world: World, broken: Sequence[int], *, again: int | None = None) -> None:
+    """Batch after batch of a window each; of `broken[i]` records of batch i nothing can be read, besides one that always is."""
+    monitor = world.start()
+    offset = 0
+    for number, rows in enumerate(broken):
+        values = world.values(WINDOW_ROWS)
+        bad = [b"{", *[value[: len(value) // 2] for value in values[:rows]]]
+        batch = read(kafka([*values[: WINDOW_ROWS // 2], *bad, *values[WINDOW_ROWS // 2 :]], offset=offset))
+        offset += WINDOW_ROWS + len(bad)
+        monitor.run(number, batch)
+        if number == again:
+            monitor = world.start()
+            monitor.run(number, batch)
+
+
+@pytest.mark.parametrize("again", [None, 3])
+def test_s18_a_producer_that_starts_to_send_broken_records_is_told_once_with_its_offsets(
+    world: World, again: int | None
+) -> None:
+    broken_stream(world, [0, 0, 0, 60, 60, 0, 0, 0], again=again)
+
+    events = [alert for alert in world.published if alert.kind == "schema"]
+    assert [(event.alert_key, event.status) for event in events] == [
+        ("schema/invalid_json", "opened"),
+        ("schema/invalid_json", "resolved"),
+    ]
+    opened = events[0]
+    first = 3 * (WINDOW_ROWS + 1) + WINDOW_ROWS // 2
+    assert opened.offsets == {"flights.predictions": {0: (first, first + 61)}}
+    assert (opened.window.start, opened.window.rows, opened.against) == (START + 3 * WINDOW, WINDOW_ROWS + 61, "limit")
+    assert "0.20% -> 10.87% of all records" in opened.message
+    assert f"flights.predictions/0 from offset {first}" in opened.message
+    said = [[f.state for f in window.findings if f.kind == "schema"] for window in world.history()]
+    assert said == [["not enough data"], ["quiet"], ["quiet"], ["drift"], ["drift"], ["quiet"], ["quiet"]]
+
+
+def test_a_steady_share_of_broken_records_is_no_news(world: World) -> None:
+    broken_stream(world, [40] * 6)
+    assert not [alert for alert in world.published if alert.kind == "schema"]
+
+
+def test_where_nothing_can_be_read_any_more_there_is_silence(world: World) -> None:
+    seen: list[object] = []
+    monitor = world.start(saw=seen.append)
+    monitor.run(0, world.batch(10))
+    monitor.run(1, read(kafka([b"{"] * 9)))
+    assert [at is None for at in seen] == [False, True]
 
 
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
