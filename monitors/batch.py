@@ -18,7 +18,7 @@ from monitors.findings import Finding
 from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
-from monitors.questions import Compared
+from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics
@@ -155,7 +155,8 @@ class Monitor:
 
     def _compared(self, closed: Closed) -> Compared:
         served = self._baselines.of(version for version in closed.content.versions if version > 0)
-        return Compared(frozen=self._baselines.frozen(), served=served)
+        several = self._baselines.each(told_apart(closed.content, self._monitoring.min_rows))
+        return Compared(frozen=self._baselines.frozen(), served=served, versions=several)
 
     def _one(self, state: MonitorState, closed: Closed, compared: Compared, *, labels: bool) -> MonitorState:
         # 1. What it shows.

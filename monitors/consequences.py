@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from monitors.alerts import Alert, key_of, member_keys
-from monitors.findings import Finding
+from monitors.findings import VERSION, Finding
 
 _QUALITY_AND_VALUES = ("drift", "quality")
 
@@ -38,9 +38,11 @@ def telling(findings: Iterable[Finding], open_alerts: Mapping[str, Alert]) -> li
 
     A segment opens no alert beside its feature, and features together open none beside one of them. What has an open alert is always told, so that it can go on and end.
     Columns that go missing in the same rows are told under the name of one of them: of one that has an alert already, else the first.
-    As long as an alert is open, whatever becomes of its columns is told under it.
+    As long as an alert is open, whatever becomes of its columns is told under it. An alert about one version is quiet
+    where that version is not told apart any more.
     """
-    given = list(findings)
+    given = [*findings]
+    given += _gone(given, open_alerts)
     homes = {key: alert for alert in open_alerts.values() for key in member_keys(alert)}
     homes |= open_alerts
     moved = {key_of(finding) for finding in given if finding.state == "drift" and not finding.segment}
@@ -49,6 +51,25 @@ def telling(findings: Iterable[Finding], open_alerts: Mapping[str, Alert]) -> li
     told = [f for f in given if f.state != "drift" or key_of(f) in homes or not _follows(f, moved, alone=alone)]
     leaders = _leaders(told, homes)
     return [_under(finding, leaders.get(key_of(finding), finding.feature), open_alerts) for finding in told]
+
+
+def _gone(given: Sequence[Finding], open_alerts: Mapping[str, Alert]) -> list[Finding]:
+    """Versions come and go: what ends the alerts of those of which a window of predictions says nothing."""
+    if not any(finding.windows == 1 and finding.kind == "prediction" for finding in given):
+        return []
+    known = {key_of(finding) for finding in given}
+    return [
+        Finding(
+            kind=alert.kind,
+            feature=alert.feature,
+            segment=alert.segment,
+            against=alert.against,
+            state="quiet",
+            detail="it did not answer beside another version",
+        )
+        for key, alert in open_alerts.items()
+        if alert.segment.startswith(VERSION) and not known.intersection(member_keys(alert))
+    ]
 
 
 def _leaders(told: Sequence[Finding], homes: Mapping[str, Alert]) -> dict[str, str]:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from monitors import content, scales
+from monitors import content, scales, sketches
 from monitors.alerts import WindowSpan
 from monitors.companions import companions
 from monitors.consequences import together
 from monitors.content import Content
 from monitors.deciding import Round, decide_by
-from monitors.findings import Finding
+from monitors.findings import Distinct, Finding
 from monitors.history import WindowRecord
 from monitors.life import Seen
 from monitors.missing import watched_columns
@@ -129,7 +129,8 @@ class Judge:
         usual = usual if usual.key == digest else Usual(key=digest)
         rounds = []
         for block in over:
-            round_, usual = self._round(block, compared, usual, labels=labels)
+            whole = msgspec.structs.replace(block, content=closed.content) if block.scale == 1 else block
+            round_, usual = self._round(whole, compared, usual, labels=labels)
             rounds.append(round_)
         alone = Told(seen=self._seen(closed.start, closed.end, closed.content, compared), findings=shown.findings)
         told = [alone, *rounds] if shown.findings else rounds
@@ -140,7 +141,7 @@ class Judge:
             late=closed.late,
             versions=closed.content.span,
             offsets=closed.content.offsets,
-            findings=[finding for one in told for finding in one.findings if _kept(finding)],
+            findings=_counted([f for one in told for f in one.findings if _kept(f)], closed.content),
             curves=curves(closed.content, compared),
             scores=shown.scores,
         )
@@ -202,6 +203,17 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
         offsets={**first.offsets, **second.offsets},
         versions=(min(low for low, _ in both), max(high for _, high in both)) if both else None,
     )
+
+
+def _counted(findings: list[Finding], held: Content) -> list[Finding]:
+    """With the number of different values, where a finding is about the values of a feature in this window."""
+    counts = {f: Distinct(values=sketches.distinct(s), error=sketches.ERROR) for f, s in held.sketches.items()}
+    return [
+        msgspec.structs.replace(finding, distinct=counts[finding.feature])
+        if finding.kind == "drift" and not finding.segment and finding.windows == 1 and finding.feature in counts
+        else finding
+        for finding in findings
+    ]
 
 
 def _kept(finding: Finding) -> bool:

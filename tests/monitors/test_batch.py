@@ -20,14 +20,18 @@ from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
+from stream_trainer.reference import Learned, Reference, coded
+from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
 
 from .worlds import (
+    CONTRACT,
     EXAMPLES,
     START,
     WINDOW,
     WINDOW_ROWS,
+    columns,
     commit_version,
     example,
     features,
@@ -154,6 +158,69 @@ def test_the_history_says_what_each_window_was_and_held(world: World) -> None:
     assert sum(distance.baseline) == 2_000
     assert sum(distance.learned) == 4_000
     assert len(distance.bins) == len(distance.window) == 13
+
+
+def two_versions(world: World) -> None:
+    """Version 2 has learned from rows of longer distances, in the bins of version 1."""
+    store = open_store(settings(world.folder), "flights")
+    reference = Reference.from_bytes(store.reference(str(store.read(1).manifest.reference)))
+    rows = features(world.rng, 4_000, shift=1.0)
+    counted = coded(CONTRACT, reference, columns(rows, world.rng))
+    commit_version(store, 2, reference, Learned().add(counted, pa.array([START] * len(rows), TIMESTAMP), 48))
+
+
+def answered_by(world: World, monitor: Monitor, number: int, shifts: dict[int, float]) -> None:
+    """A window of rows of which each version answers as many, of these shifts."""
+    values = [
+        record(number * WINDOW_ROWS + i, features(world.rng, 1, shift=shifts[version])[0], model_version=version)
+        for i, version in enumerate(list(shifts) * (WINDOW_ROWS // len(shifts)))
+    ]
+    monitor.run(number, read(kafka(values, offset=number * WINDOW_ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("shifts", "states"),
+    [({1: 0.0, 2: 1.0}, {1: "quiet", 2: "quiet"}), ({1: 1.0, 2: 1.0}, {1: "drift", 2: "quiet"}),
+     ({1: 0.0, 2: 0.0}, {1: "quiet", 2: "drift"})],
+)  # fmt: skip
+def test_two_versions_in_a_window_are_each_compared_with_what_they_have_learned(
+    world: World, shifts: dict[int, float], states: dict[int, str]
+) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        answered_by(world, monitor, number, shifts)
+
+    [window] = world.history()
+    found = {f.segment: f for f in window.findings if f.feature == "distance" and f.kind == "drift" and f.segment}
+    told = {v: found[f"_version={v}"] for v in shifts}
+    assert {version: finding.state for version, finding in told.items()} == states
+    assert {(f.rows, f.reference_rows, f.against) for f in told.values()} == {(WINDOW_ROWS // 2, 4_000, "learned")}
+    assert window.versions == (1, 2)
+    answers = {f.segment for f in window.findings if f.kind == "prediction"}
+    assert {"_version=1", "_version=2"} <= answers
+
+
+def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        answered_by(world, monitor, number, {1: 0.0})
+    assert not [f for f in world.history()[0].findings if f.segment.startswith("_version=")]
+
+
+def test_the_history_says_how_many_different_values_there_were(world: World) -> None:
+    monitor = world.start()
+    for number in range(2):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+
+    found = {f.feature: f.distinct for f in world.history()[0].findings if f.distinct and f.against == "learned"}
+    assert set(found) == {"distance", "dep_hour", "carrier"}
+    for name, values in (("distance", WINDOW_ROWS), ("dep_hour", 24), ("carrier", 4)):
+        distinct = found[name]
+        assert distinct is not None
+        assert distinct.values == pytest.approx(values, rel=3 * distinct.error)
+        assert distinct.error == pytest.approx(1.04 / 32)
 
 
 def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_names(world: World) -> None:

@@ -71,6 +71,19 @@ def test_all_directions_are_one_test_that_pays_for_all_of_them() -> None:
     assert together([]) == []
 
 
+def test_an_alert_about_a_version_ends_once_that_version_is_not_told_apart() -> None:
+    old = alert(finding("x", "_version=3"))
+    old = {key: msgspec.structs.replace(one, segment="_version=3") for key, one in old.items()}
+    asked = finding("_output", kind="prediction", state="quiet")
+    [gone] = [f for f in telling([asked], old) if f.segment]
+    assert (key_of(gone), gone.state, gone.p_value) == ("drift/learned/x/_version=3", "quiet", 1.0)
+    still = finding("x", "_version=3", state="quiet", p_value=0.02)
+    assert telling([asked, still], old) == [asked, still]
+    longer = msgspec.structs.replace(asked, windows=4)
+    assert telling([longer], old) == [longer]
+    assert telling([finding("_label", kind="label", state="quiet")], old)[1:] == []
+
+
 def hole(feature: str, *others: str, segment: str = "", state: State = "drift", p_value: float = 1e-9) -> Finding:
     """Values of a feature are missing, in the same rows as those of others."""
     found = finding(feature, segment, kind="quality", state=state, p_value=0.5 if state == "quiet" else p_value)
