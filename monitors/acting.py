@@ -69,7 +69,8 @@ class Actor:
     def _wanted(self, event: Alert) -> list[Asked]:
         if event.status == "resolved":
             return []
-        met = (rule.do for rule in self._rules if rule.is_met(event.kind, event.feature, event.severity))
+        about = event.features or (event.feature,)
+        met = (r.do for r in self._rules if any(r.is_met(event.kind, name, event.severity) for name in about))
         return [_request(event, action) for action in met]
 
 

@@ -30,6 +30,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One record of `P.alerts`; the newest one under a key says how the alert stands.
 
     Attributes:
+        features: those that have gone missing in the same rows since it opened; empty where there is only one. `feature`
+            is then the first of those that opened it, and stays so.
         against: what the window was compared with.
         p_value: how often chance alone shows as much; `threshold`: p-values up to this one were called drift.
         psi: of `effect`, 0 where it has no meaning.
@@ -46,6 +48,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     severity: Severity
     feature: str
+    features: tuple[str, ...] = ()
     segment: str = ""
     against: Against = "learned"
     statistic: float
@@ -70,6 +73,12 @@ def key_of(finding: Finding) -> str:
     """`drift/<reference>/<feature>[/<segment>]`; `<kind>[/<feature>][/<segment>]` of the other kinds."""
     reference = (finding.against,) if finding.kind == "drift" else ()
     return "/".join(part for part in (finding.kind, *reference, finding.feature, finding.segment) if part)
+
+
+def member_keys(alert: Alert) -> tuple[str, ...]:
+    """Its own key, and those under which its columns would have been told one by one."""
+    found = ("/".join(part for part in (alert.kind, name, alert.segment) if part) for name in alert.features)
+    return tuple(dict.fromkeys((alert.alert_key, *found)))
 
 
 def with_report(

@@ -3,12 +3,11 @@
 A value that is missing or far out is to be seen, not skipped; so numbers and texts are taken without the contract's bounds.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -22,6 +21,7 @@ from stream_trainer.reference.pseudo import outputs_type
 from stream_trainer.schema import Instant, as_datetime, struct_type, to_columns
 
 MAX_RECORD_BYTES = 2**20
+SHADOW = "shadow"
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,6 +50,13 @@ class Kafka:
     value: bytes | None
 
 
+class Skip(NamedTuple):
+    """One record, or one row of a block, that was not looked at."""
+
+    where: Kafka
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One prediction that can be counted.
@@ -64,14 +71,14 @@ class Asked:
     features: Any
 
 
-def asked(contract: Contract, records: Sequence[Kafka], skipped: Counter[str]) -> Iterator[Asked]:
-    """The rows that can be counted; others are counted in `skipped` by reason."""
+def asked(contract: Contract, records: Sequence[Kafka], skipped: list[Skip]) -> Iterator[Asked]:
+    """The rows that can be counted; others go to `skipped`."""
     for where in records:
-        for value in _rows(where.value, skipped):
+        for value in _rows(where, skipped):
             try:
                 yield _parse(contract, where, value)
             except _UNREADABLE as error:
-                skipped[_code(error)] += 1
+                skipped.append(Skip(where, _code(error)))
 
 
 def columns(contract: Contract, rows: Sequence[Asked]) -> dict[str, pa.Array]:
@@ -97,14 +104,15 @@ def _code(error: Exception) -> str:
     return reason_of(error).partition(":")[0]
 
 
-def _rows(value: bytes | None, skipped: Counter[str]) -> Sequence[bytes | None]:
+def _rows(where: Kafka, skipped: list[Skip]) -> Sequence[bytes | None]:
     """The rows of a block; a record of one row, whatever it is, as it stands."""
+    value = where.value
     if value is None or len(value) > MAX_RECORD_BYTES:
         return (value,)
     try:
         return prediction_blocks.records(value)
     except _UNREADABLE as error:
-        skipped[_code(error)] += 1
+        skipped.append(Skip(where, _code(error)))
         return ()
 
 
@@ -115,7 +123,7 @@ def _parse(contract: Contract, where: Kafka, value: bytes | None) -> Asked:
         raise Poison(f"too_large: {len(value)} bytes")
     record = _decoder.decode(value)
     if record.role == "challenger":
-        raise Poison("shadow: a challenger's word on a request that is counted with who answered it")
+        raise Poison(f"{SHADOW}: a challenger's word on a request that is counted with who answered it")
     at = micros(as_datetime(record.requested_at if record.event_time is None else record.event_time))
     appended = micros(where.appended)
     if at - appended > MAX_AHEAD // _MICROSECOND:

@@ -16,6 +16,7 @@ from stream_trainer.store import ModelStore, Version
 from stream_trainer.store.store import LEARNED
 
 TRIED = 8
+KEPT = 8
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +47,7 @@ class Baselines:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
         self._frozen: Frozen | None = None
-        self._baseline: Baseline | None = None
+        self._kept: dict[int, Baseline] = {}
 
     def frozen(self) -> Frozen | None:
         """The reference in use: the head's the first time, then that of the last baseline. None: not frozen yet."""
@@ -62,18 +63,27 @@ class Baselines:
         for number in sorted(versions, reverse=True)[:TRIED]:
             found = self._of(number)
             if found is not None:
+                self._frozen = found.frozen
                 return found
         return None
 
+    def each(self, versions: Iterable[int]) -> dict[int, Baseline]:
+        """The baselines of these versions, of those that can be read. Which reference is in use stays."""
+        in_use = self._frozen
+        found = {number: self._of(number) for number in sorted(versions)}
+        self._frozen = in_use
+        return {number: baseline for number, baseline in found.items() if baseline is not None}
+
     def _of(self, number: int) -> Baseline | None:
-        if self._baseline is not None and self._baseline.version == number:
-            return self._baseline
+        if number in self._kept:
+            return self._kept[number]
         try:
             found = self._read(self._store.read(number))
         except (Corrupt, NoVersion) as error:
             _log.warning("no baseline from version %d: %s", number, error)
             return None
-        self._baseline = found or self._baseline
+        if found is not None:
+            self._kept = {**dict(list(self._kept.items())[1 - KEPT :]), number: found}
         return found
 
     def _read(self, version: Version) -> Baseline | None:

@@ -16,9 +16,9 @@ from monitors.consequences import telling
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.history import History
-from monitors.judging import Judge, Judgement, joined
+from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
-from monitors.questions import Compared
+from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics
@@ -155,7 +155,8 @@ class Monitor:
 
     def _compared(self, closed: Closed) -> Compared:
         served = self._baselines.of(version for version in closed.content.versions if version > 0)
-        return Compared(frozen=self._baselines.frozen(), served=served)
+        several = self._baselines.each(told_apart(closed.content, self._monitoring.min_rows))
+        return Compared(frozen=self._baselines.frozen(), served=served, versions=several)
 
     def _one(self, state: MonitorState, closed: Closed, compared: Compared, *, labels: bool) -> MonitorState:
         # 1. What it shows.
@@ -164,6 +165,10 @@ class Monitor:
         found = self._weighed(
             judge(closed, compared, watched.blocks, state.performance, watched.usual), closed.content, compared
         )
+        schema = watched.schema
+        if not labels:
+            schema, told = self._judge.unreadable(closed, compared, schema)
+            found = with_rounds(found, told)
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
         now, events = self._stepped(state.life or Life(), found)
         self._send(events, now)
@@ -174,8 +179,9 @@ class Monitor:
         self._told[labels] = found
         rounds = [finding for told in self._told.values() for finding in told.findings]
         self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
-        self._report([event for event in events if event.status == "opened"], found, closed.content, compared)
-        after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual)
+        opened = [event for event in events if event.status == "opened" and event.kind != "schema"]
+        self._report(opened, found, closed.content, compared)
+        after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual, schema=schema)
         whole = msgspec.structs.replace(state, life=now, performance=found.performance)
         return msgspec.structs.replace(whole, **{"examples" if labels else "predictions": after})
 

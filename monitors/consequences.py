@@ -1,14 +1,15 @@
 """One change, one alert: what a change brings with it is kept as a finding, and opens no alert of its own. Pure.
 
-A feature that has moved has moved in most of its segments, and in most directions through it.
+A feature that has moved has moved in most of its segments, and in most directions through it. Columns that go missing in
+the same rows have one cause.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from monitors.alerts import Alert, key_of
-from monitors.findings import Finding
+from monitors.alerts import Alert, key_of, member_keys
+from monitors.findings import VERSION, Finding
 
 _QUALITY_AND_VALUES = ("drift", "quality")
 
@@ -33,15 +34,63 @@ def together(projections: Sequence[Finding]) -> list[Finding]:
 
 
 def telling(findings: Iterable[Finding], open_alerts: Mapping[str, Alert]) -> list[Finding]:
-    """Findings without those that follow from others.
+    """Findings without those that follow from others, and under one name those that are one change.
 
     A segment opens no alert beside its feature, and features together open none beside one of them. What has an open alert is always told, so that it can go on and end.
+    Columns that go missing in the same rows are told under the name of one of them: of one that has an alert already, else the first.
+    As long as an alert is open, whatever becomes of its columns is told under it. An alert about one version is quiet
+    where that version is not told apart any more.
     """
-    given = list(findings)
+    given = [*findings]
+    given += _gone(given, open_alerts)
+    homes = {key: alert for alert in open_alerts.values() for key in member_keys(alert)}
+    homes |= open_alerts
     moved = {key_of(finding) for finding in given if finding.state == "drift" and not finding.segment}
-    moved |= open_alerts.keys()
+    moved |= homes.keys()
     alone = any(finding.kind in _QUALITY_AND_VALUES and key_of(finding) in moved for finding in given)
-    return [f for f in given if f.state != "drift" or key_of(f) in open_alerts or not _follows(f, moved, alone=alone)]
+    told = [f for f in given if f.state != "drift" or key_of(f) in homes or not _follows(f, moved, alone=alone)]
+    leaders = _leaders(told, homes)
+    return [_under(finding, leaders.get(key_of(finding), finding.feature), open_alerts) for finding in told]
+
+
+def _gone(given: Sequence[Finding], open_alerts: Mapping[str, Alert]) -> list[Finding]:
+    """Versions come and go: what ends the alerts of those of which a window of predictions says nothing."""
+    if not any(finding.windows == 1 and finding.kind == "prediction" for finding in given):
+        return []
+    known = {key_of(finding) for finding in given}
+    return [
+        Finding(
+            kind=alert.kind,
+            feature=alert.feature,
+            segment=alert.segment,
+            against=alert.against,
+            state="quiet",
+            detail="it did not answer beside another version",
+        )
+        for key, alert in open_alerts.items()
+        if alert.segment.startswith(VERSION) and not known.intersection(member_keys(alert))
+    ]
+
+
+def _leaders(told: Sequence[Finding], homes: Mapping[str, Alert]) -> dict[str, str]:
+    """The column under whose name what goes with it is told, by the key of each column that would have been told."""
+    found = {key: alert.feature for key, alert in homes.items() if alert.features}
+    for finding in told:
+        keys = {key_of(msgspec.structs.replace(finding, feature=name)): name for name in finding.together}
+        known = [found.get(key, name) for key, name in keys.items() if key in found or key in homes]
+        for key in keys:
+            found.setdefault(key, (known or finding.together)[0])
+    return found
+
+
+def _under(finding: Finding, leader: str, open_alerts: Mapping[str, Alert]) -> Finding:
+    """A finding under another name, saying whose it is; one that has an alert of its own stays there, and names no other."""
+    if leader == finding.feature:
+        return finding
+    if key_of(finding) in open_alerts:
+        return msgspec.structs.replace(finding, together=())
+    names = finding.together or (finding.feature,)
+    return msgspec.structs.replace(finding, feature=leader, together=names if finding.state == "drift" else ())
 
 
 def _follows(finding: Finding, moved: Iterable[str], *, alone: bool) -> bool:

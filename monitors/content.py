@@ -26,6 +26,7 @@ OLDER = 0
 MIXED = "mixed"
 
 T = TypeVar("T")
+K = TypeVar("K", int, str)
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
         offsets: the records, per topic and partition `[first, next)`.
         digest: of the reference whose bins are counted, None without one, `MIXED` when there were several.
         counts: a row of cells, packed; by version coarse ones.
+        missing: rows in which two features are both missing (`missing.both_missing`).
         sample: a bounded sample of rows, an Arrow file.
         sketches: how many different values, by feature.
         tally: how the answers turned out, for joined examples.
@@ -50,6 +52,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     offsets: Ranges = {}
     digest: str | None = None
     counts: bytes = b""
+    missing: bytes = b""
     by_version: dict[int, bytes] = {}
     sample: bytes | None = None
     sketches: dict[str, bytes] = {}
@@ -75,10 +78,11 @@ def add(first: Content, second: Content, *, sample_rows: int) -> Content:
         rows=first.rows + second.rows,
         first=_either(min, first.first, second.first),
         last=_either(max, first.last, second.last),
-        versions=newest(_summed(first.versions, second.versions), sum),
-        offsets=_covered(first.offsets, second.offsets),
+        versions=newest(summed(first.versions, second.versions), sum),
+        offsets=covered(first.offsets, second.offsets),
         digest=first.digest if same else MIXED,
         counts=_added(first.counts, second.counts) if same else b"",
+        missing=_added(first.missing, second.missing) if same else b"",
         by_version=newest(_both(first.by_version, second.by_version, _added), _all) if same else {},
         sample=_sampled(first.sample, second.sample, sample_rows),
         sketches=_both(first.sketches, second.sketches, sketches.add),
@@ -127,11 +131,13 @@ def _sampled(first: bytes | None, second: bytes | None, rows: int) -> bytes | No
     return table_to_bytes(lowest(both, rows).combine_chunks())
 
 
-def _covered(first: Ranges, second: Ranges) -> Ranges:
+def covered(first: Ranges, second: Ranges) -> Ranges:
+    """The records of both: ranges that hold them."""
     return _both(first, second, lambda a, b: _both(a, b, lambda x, y: (min(x[0], y[0]), max(x[1], y[1]))))
 
 
-def _summed(first: Mapping[int, int], second: Mapping[int, int]) -> dict[int, int]:
+def summed(first: Mapping[K, int], second: Mapping[K, int]) -> dict[K, int]:
+    """Both, key by key."""
     return _both(first, second, lambda a, b: a + b)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monitors.comparing import Counts, Measures, compare, compare_shares
 from monitors.effects import effects
-from monitors.findings import Against, Effect, Finding, Kind
+from monitors.findings import VERSION, Against, Effect, Finding, Kind
 from monitors.moved import moved_bins, moved_shares
 from monitors.usual import Past, Usual, Weighed, learn, weigh
 
@@ -130,7 +130,9 @@ def _rounds(
 
 
 def _name(finding: Finding) -> str:
-    return f"{finding.windows}/{finding.kind}/{finding.against}/{finding.feature}/{finding.segment}"
+    """All versions have one past: they come and go."""
+    segment = VERSION if finding.segment.startswith(VERSION) else finding.segment
+    return f"{finding.windows}/{finding.kind}/{finding.against}/{finding.feature}/{segment}"
 
 
 def decide_alone(findings: Sequence[Finding], budget: float) -> list[Finding]:

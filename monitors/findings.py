@@ -30,6 +30,8 @@ Against = Literal[
     "learned",  # what the version that served has learned from
     "limit",  # a stated bound, or the stream's own past
 ]
+# Rows of one version are the segment `_version=N`.
+VERSION = "_version="
 State = Literal["drift", "quiet", "not enough data"]
 Severity = acting.Severity
 # The worst is 0.
@@ -51,12 +53,19 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     wasserstein: float | None = None
 
 
+class Distinct(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimate of how many different values there were; `error`: its standard error, as a share of it."""
+
+    values: float
+    error: float
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One test over one window, or over several windows together.
 
     Attributes:
         feature: which one; "" for all together.
-        segment: "" for all rows, else `name=value`.
+        segment: "" for all rows, else `name=value`; `_version=N` of the rows that version N answered.
         windows: how many windows were taken together.
         p_value: how often chance alone shows as much; 1 where nothing could be tested.
         threshold: p-values up to this one were called drift in this round.
@@ -64,6 +73,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         severity: of the alert that it may become; None: by the size of the effect.
         weight: how much of the change of the model's output is this feature's, 0 to 1; None until it is computed.
         dispersion: how many times as much as rows by chance windows usually differ; 1: no more than by chance.
+        distinct: how many different values the window had; None where it is not known.
+        together: the features that go missing in the same rows, this one among them; empty: no other does.
         detail: which bins moved, or why there is no verdict.
     """
 
@@ -82,4 +93,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity | None = None
     weight: float | None = None
     dispersion: float = 1.0
+    distinct: Distinct | None = None
+    together: tuple[str, ...] = ()
     detail: str = ""

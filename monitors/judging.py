@@ -1,31 +1,34 @@
 """What one closed window says, by itself and together with those before it. Pure: from contents to findings, round by round.
 
-The false alarms that a window may have are shared out: most for the features, some for the labels, the rest for how the
-answers turn out. Each part keeps its own, so all together keep the whole.
+The false alarms that a window may have are shared out: most for the features, some for the labels, a little for records
+that cannot be read, the rest for how the answers turn out. Each part keeps its own, so all together keep the whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
 
-from monitors import content, scales
+from monitors import content, scales, sketches
 from monitors.alerts import WindowSpan
+from monitors.companions import companions
 from monitors.consequences import together
 from monitors.content import Content
 from monitors.deciding import Round, decide_by
-from monitors.findings import Finding
+from monitors.findings import Distinct, Finding
 from monitors.history import WindowRecord
 from monitors.life import Seen
+from monitors.missing import watched_columns
 from monitors.performance.step import Judged as Performance
 from monitors.performance.step import PerformanceState, judge_labelled, judge_outputs
 from monitors.questions import Compared, asked_of_examples, asked_of_predictions, curves, outputs
 from monitors.scales import Block, Blocks
+from monitors.schema import SchemaState, judge_schema
 from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
 
-FEATURES, ESTIMATE, LABELS, OUTCOMES = 0.6, 0.1, 0.1, 0.2
+FEATURES, ESTIMATE, LABELS, OUTCOMES, SCHEMA = 0.6, 0.08, 0.1, 0.2, 0.02
 OF_EXAMPLES = ("label", "loss", "concept")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,6 +96,18 @@ class Judge:
         shown = judge_labelled(performance, closed.content.tally, self.monitoring, share=OUTCOMES)
         return self._judge(closed, compared, blocks, shown, usual, labels=True)
 
+    def unreadable(self, closed: Closed, compared: Compared, schema: SchemaState) -> tuple[SchemaState, list[Told]]:
+        """What of the window's records could not be read: a round a reason, with the offsets of those records."""
+        skipped, rows = closed.skipped, closed.content.rows
+        after, found = judge_schema(schema, skipped, rows, self.monitoring, share=SCHEMA)
+        seen = self._seen(closed.start, closed.end, closed.content, compared)
+        all_records = msgspec.structs.replace(seen.window, rows=rows + skipped.total)
+        told = []
+        for one in found:
+            offsets = skipped.offsets.get(one.feature, {})
+            told.append(Told(seen=replace(seen, window=all_records, offsets=offsets), findings=[one]))
+        return after, told
+
     def _judge(
         self,
         closed: Closed,
@@ -114,7 +129,8 @@ class Judge:
         usual = usual if usual.key == digest else Usual(key=digest)
         rounds = []
         for block in over:
-            round_, usual = self._round(block, compared, usual, labels=labels)
+            whole = msgspec.structs.replace(block, content=closed.content) if block.scale == 1 else block
+            round_, usual = self._round(whole, compared, usual, labels=labels)
             rounds.append(round_)
         alone = Told(seen=self._seen(closed.start, closed.end, closed.content, compared), findings=shown.findings)
         told = [alone, *rounds] if shown.findings else rounds
@@ -125,7 +141,7 @@ class Judge:
             late=closed.late,
             versions=closed.content.span,
             offsets=closed.content.offsets,
-            findings=[finding for one in told for finding in one.findings if _kept(finding)],
+            findings=_counted([f for one in told for f in one.findings if _kept(f)], closed.content),
             curves=curves(closed.content, compared),
             scores=shown.scores,
         )
@@ -147,6 +163,8 @@ class Judge:
         others = [question for question in questions if question.kind != "multivariate"]
         moved, usual = decide_by(directions, round_, usual)
         found, usual = decide_by(others, round_, usual, together(moved))
+        if compared.frozen is not None:
+            found = companions(others, found, block.content.missing, watched_columns(compared.frozen.reference))
         length = block.scale * self.monitoring.window
         start = _EPOCH + block.place * length
         return Told(seen=self._seen(start, start + length, block.content, compared), findings=found), usual
@@ -155,6 +173,13 @@ class Judge:
         version = compared.served.version if compared.served else None
         span = WindowSpan(start=start, end=end, rows=held.rows)
         return Seen(pipeline=self.pipeline, window=span, model_version=version, offsets=held.offsets)
+
+
+def with_rounds(found: Judgement, told: list[Told]) -> Judgement:
+    """A judgement with further rounds of the window alone; its record holds their findings too."""
+    more = [finding for one in told for finding in one.findings]
+    record = msgspec.structs.replace(found.record, findings=[*found.record.findings, *more])
+    return replace(found, rounds=[*found.rounds, *told], record=record)
 
 
 def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) -> WindowRecord:
@@ -178,6 +203,17 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
         offsets={**first.offsets, **second.offsets},
         versions=(min(low for low, _ in both), max(high for _, high in both)) if both else None,
     )
+
+
+def _counted(findings: list[Finding], held: Content) -> list[Finding]:
+    """With the number of different values, where a finding is about the values of a feature in this window."""
+    counts = {f: Distinct(values=sketches.distinct(s), error=sketches.ERROR) for f, s in held.sketches.items()}
+    return [
+        msgspec.structs.replace(finding, distinct=counts[finding.feature])
+        if finding.kind == "drift" and not finding.segment and finding.windows == 1 and finding.feature in counts
+        else finding
+        for finding in findings
+    ]
 
 
 def _kept(finding: Finding) -> bool:

@@ -12,7 +12,7 @@ from typing import get_args
 
 import msgspec
 
-from monitors.alerts import Alert, Status, WindowSpan, key_of
+from monitors.alerts import Alert, Status, WindowSpan, key_of, member_keys
 from monitors.findings import Finding, Severity
 from monitors.history import Offsets
 from monitors.telling import message_of
@@ -83,6 +83,7 @@ def step(life: Life, findings: Iterable[Finding], seen: Seen, policy: LifePolicy
         events.append(alert)
         if status == "resolved":
             del open_alerts[key]
+            courses |= {member: after for member in member_keys(alert) if member not in open_alerts}
         else:
             open_alerts[key] = alert
     return Life(open=open_alerts, courses=courses), events
@@ -134,7 +135,8 @@ def _next(
         course = msgspec.structs.replace(course, quiet=0, windows=min(course.windows, finding.windows))
         worse = _RANKS.index(severity_of(finding, policy)) > _RANKS.index(before.severity)
         due = seen.window.end - before.updated_at >= policy.repeat_every
-        return ("updated" if worse or due else None), course
+        joined = bool(set(finding.together) - set(before.features))
+        return ("updated" if worse or due or joined else None), course
     if finding.windows < course.windows:
         return None, course
     if finding.p_value <= policy.quiet_above:
@@ -165,6 +167,8 @@ def _alert(
     policy: LifePolicy,
 ) -> Alert:
     at = seen.window.end
+    features = _features(finding, before)
+    named = msgspec.structs.replace(finding, together=features) if status == "resolved" else finding
     return Alert(
         alert_key=key,
         kind=finding.kind,
@@ -172,6 +176,7 @@ def _alert(
         status=status,
         severity=before.severity if before and status == "resolved" else severity_of(finding, policy),
         feature=finding.feature,
+        features=features,
         segment=finding.segment,
         against=finding.against,
         statistic=finding.statistic,
@@ -187,7 +192,13 @@ def _alert(
         weight=finding.weight,
         opened_at=before.opened_at if before else at,
         updated_at=max(before.updated_at, at) if before else at,
-        message=message_of(status, finding, learned, seen.model_version, unlikely_above=policy.quiet_above),
+        message=message_of(status, named, learned, seen.model_version, unlikely_above=policy.quiet_above),
         report=before.report if before else None,
         plot=before.plot if before else None,
     )
+
+
+def _features(finding: Finding, before: Alert | None) -> tuple[str, ...]:
+    """All that have belonged to the alert: one that leaves and comes back changes nothing."""
+    known = before.features if before else ()
+    return (*known, *(name for name in finding.together if name not in known))

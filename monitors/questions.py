@@ -3,19 +3,21 @@
 Also the curves that a page draws. Pure: from counts to questions; answering them is `deciding`.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitors.baseline import Baseline, Frozen
-from monitors.content import MIXED, Content
+from monitors.content import MIXED, OLDER, Content
 from monitors.deciding import Question
-from monitors.findings import Against, Kind
+from monitors.findings import VERSION, Against, Kind
 from monitors.history import Curve
-from stream_trainer.reference import LABEL, OUTPUT, PROJECTION, Bins
+from stream_trainer.reference import LABEL, OUTPUT, PROJECTION, Bins, unpack
 from stream_trainer.reference.counting import Cells
+
+MOST_VERSIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +27,12 @@ class Compared:
     Attributes:
         frozen: the bins in use; None: not frozen yet.
         served: what a version that answered in the window has learned from; None: no such version can be read.
+        versions: of a window that several answered, what those with the most rows have learned from.
     """
 
     frozen: Frozen | None
     served: Baseline | None
+    versions: Mapping[int, Baseline] = field(default_factory=dict)
 
     def unanswerable(self, content: Content, against: Against) -> str:
         """Why a window cannot be compared, "" when it can."""
@@ -46,12 +50,13 @@ class Compared:
 
 
 def asked_of_predictions(content: Content, compared: Compared, unwatched: Collection[str] = ()) -> list[Question]:
-    """All features, the answers and the random projections; segments against what was learned only.
+    """All features, the answers and the random projections; segments and versions against what was learned only.
 
-    What a model answered before it had learned anything says nothing, so answers have no baseline. Nothing is asked of
+    Where several versions answered, the rows of each are compared with what that version has learned from. What a model answered before it had learned anything says nothing, so answers have no baseline. Nothing is asked of
     the features that are `unwatched`.
     """
-    return [q for q in _questions(content, compared, labels=False) if q.feature not in unwatched]
+    asked = [*_questions(content, compared, labels=False), *_by_version(content, compared)]
+    return [question for question in asked if question.feature not in unwatched]
 
 
 def asked_of_examples(content: Content, compared: Compared) -> list[Question]:
@@ -115,6 +120,29 @@ def _questions(content: Content, compared: Compared, *, labels: bool) -> Iterato
         if not segment and not feature.startswith(OUTPUT):
             why = compared.unanswerable(content, "baseline")
             yield _question(bins, segment, "baseline", cells[place], compared.frozen.counts(feature), why)
+
+
+def told_apart(content: Content, min_rows: int) -> list[int]:
+    """The versions whose rows are compared by themselves: those with the most rows of two or more that have enough."""
+    rows = {v: n for v, n in content.versions.items() if v in content.by_version and v != OLDER and n >= min_rows}
+    return sorted(sorted(rows, key=lambda v: (-rows[v], -v))[:MOST_VERSIONS]) if len(rows) > 1 else []
+
+
+def _by_version(content: Content, compared: Compared) -> Iterator[Question]:
+    if compared.frozen is None or compared.unanswerable(content, "baseline"):
+        return
+    reference = compared.frozen.reference
+    for version, served in compared.versions.items():
+        if version not in content.by_version or served.frozen.digest != content.digest:
+            continue
+        window = unpack(content.by_version[version], reference.coarse_cells)
+        learned = np.zeros(reference.coarse_cells, np.int64)
+        inside = reference.coarse_of >= 0
+        np.add.at(learned, reference.coarse_of[inside], served.learned[: reference.fine_cells][inside])
+        for feature, place in reference.coarse_places.items():
+            if feature != LABEL:
+                segment = f"{VERSION}{version}"
+                yield _question(reference.of(feature), segment, "learned", window[place], learned[place], "")
 
 
 def _question(bins: Bins, segment: str, against: Against, window: Cells, reference: Cells, why: str) -> Question:

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import datasketches
 
 LG_REGISTERS = 10
+ERROR = 1.04 / 2 ** (LG_REGISTERS / 2)  # standard, as a share (Flajolet et al. 2007)
 _DENSE = datasketches.tgt_hll_type.HLL_8
 
 
 def sketch(values: Iterable[str | float]) -> bytes:
-    """A sketch of the values; the error of its estimate is about 3 %."""
+    """A sketch of the values; the error of its estimate is `ERROR`."""
     found = datasketches.hll_sketch(LG_REGISTERS, _DENSE, True)
     for value in values:
         found.update(value)

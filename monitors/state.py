@@ -12,6 +12,7 @@ from monitors.content import Content
 from monitors.life import Life
 from monitors.performance.step import PerformanceState
 from monitors.scales import Blocks
+from monitors.schema import SchemaState
 from monitors.usual import Usual
 from monitors.windows import Closed, Windows
 from stream_trainer.store.storage import Storage
@@ -20,12 +21,20 @@ _log = logging.getLogger(__name__)
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic: its open windows, those that wait to be judged, several windows together, how much they usually differ."""
+    """One topic.
+
+    Attributes:
+        waiting: closed windows that wait to be judged.
+        blocks: several windows together.
+        usual: how much windows usually differ.
+        schema: what is usual of records that cannot be read; of predictions.
+    """
 
     windows: Windows = Windows()
     waiting: list[Closed] = []
     blocks: Blocks[Content] = Blocks()
     usual: Usual = Usual()
+    schema: SchemaState = SchemaState()
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,11 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitors import asked, content, sketches
-from monitors.asked import Asked, Kafka
+from monitors import asked, content, sketches, skipped
+from monitors.asked import Asked, Kafka, Skip
 from monitors.content import KEPT_VERSIONS, OLDER, PRIORITY, Content, lowest
+from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
 from monitors.performance.tally import Tally
+from monitors.skipped import SUPPORT, Skipped
 from stream_trainer.contract import Categorical, Contract, Numeric, Vector
 from stream_trainer.decode import decode
 from stream_trainer.offsets import Ranges
@@ -30,7 +32,6 @@ from stream_trainer.reference import LABEL, Coded, Reference, coded, pack, table
 from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
-SUPPORT = 5
 MAX_WINDOWS = 500
 _AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,13 +46,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         highest: per partition the `SUPPORT` highest event times, ascending, in microseconds; none is later than
             the moment at which Kafka got its record.
         late: rows of windows that were closed before, or are too many.
-        appended: when Kafka got the newest record.
+        appended: when Kafka got the newest record; of predictions, the newest that could be read.
+        skipped: what could not be read, by the number of its window; of predictions.
     """
 
     windows: dict[int, Content] = {}
     highest: dict[str, list[int]] = {}
     late: int = 0
     appended: datetime | None = None
+    skipped: dict[int, Skipped] = {}
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,25 +108,39 @@ class Summarise:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """For `mapInArrow`; the records of a partition come in their order."""
-        whole, highest = Summary(), dict(self.examples.highest)
+        whole, highest, reached = Summary(), dict(self.examples.highest), dict(self.predictions.highest)
         for batch in batches:
             for start in range(0, batch.num_rows, _AT_ONCE):
-                part = self.of(batch.slice(start, _AT_ONCE), highest)
+                part = self.of(batch.slice(start, _AT_ONCE), highest, reached)
                 highest |= part.examples.highest
+                reached = further(reached, part.predictions.highest)
                 whole = add(whole, part, sample_rows=self.sample_rows)
         yield pa.record_batch([pa.array([msgspec.msgpack.encode(whole)], pa.binary())], schema=PAYLOAD)
 
-    def of(self, batch: pa.RecordBatch, highest: Mapping[str, list[int]] | None = None) -> Summary:
-        """Summarise some records. `highest`: how far the examples of each partition had come, when it is known better."""
-        skipped: Counter[str] = Counter()
+    def of(
+        self,
+        batch: pa.RecordBatch,
+        highest: Mapping[str, list[int]] | None = None,
+        reached: Mapping[str, list[int]] | None = None,
+    ) -> Summary:
+        """Summarise some records.
+
+        Args:
+            batch: of both topics.
+            highest: how far the examples of each partition had come, when it is known better.
+            reached: the same of the predictions.
+        """
+        skips: list[Skip] = []
         ours = pc.equal(batch.column("topic"), self.topic)
-        predictions = self._predictions(_kafka(batch.filter(ours)), skipped)
+        before = self.predictions.highest if reached is None else reached
+        predictions = self._predictions(_kafka(batch.filter(ours)), skips, before)
         known = self.examples.highest if highest is None else highest
         examples = self._examples(batch.filter(pc.invert(ours)), known)
-        return Summary(predictions=predictions, examples=examples, skipped=dict(sorted(skipped.items())))
+        reasons = Counter(skip.reason for skip in skips)
+        return Summary(predictions=predictions, examples=examples, skipped=dict(sorted(reasons.items())))
 
-    def _predictions(self, records: Sequence[Kafka], skipped: Counter[str]) -> Part:
-        rows = list(asked.asked(self.contract, records, skipped))
+    def _predictions(self, records: Sequence[Kafka], skips: list[Skip], reached: Mapping[str, list[int]]) -> Part:
+        rows = list(asked.asked(self.contract, records, skips))
         length = self.window // timedelta(microseconds=1)
         at = np.array([row.at for row in rows], np.int64)
         late = at // length < (self.predictions.closed if self.predictions.closed is not None else -(2**62))
@@ -132,12 +149,13 @@ class Summarise:
         kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
         highest: dict[str, list[int]] = {}
         for row in rows:
-            _push(highest.setdefault(_partition(row.where), []), row.believed)
+            _push(highest.setdefault(skipped.name_of(row.where), []), row.believed)
         return Part(
             windows=self._counted(kept, at[~late] // length) if kept else {},
             highest=dict(sorted(highest.items())),
             late=int(late.sum()),
-            appended=max((r.appended.astimezone(UTC) for r in records), default=None),
+            appended=max((row.where.appended.astimezone(UTC) for row in rows), default=None),
+            skipped=skipped.by_window(skips, rows, reached, length=length, closed=self.predictions.closed),
         )
 
     def _counted(self, rows: Sequence[Asked], numbers: Cells) -> dict[int, Content]:
@@ -162,6 +180,7 @@ class Summarise:
                 offsets=_offsets(row.where for row in here),
                 digest=self.digest,
                 counts=b"" if counts is None else pack(counts[i]),
+                missing=b"" if self.reference is None else both_missing(watched_columns(self.reference), mine),
                 by_version={} if bins is None else _counts_by_version(bins, versions, places),
                 sample=_sample(self.contract, here, mine, self.sample_rows),
                 sketches=_sketches(self.contract, mine),
@@ -246,6 +265,7 @@ def add_parts(first: Part, second: Part, *, sample_rows: int) -> Part:
         highest=further(first.highest, second.highest),
         late=first.late + second.late + sum(window.rows for window in gone),
         appended=max(appended, default=None),
+        skipped=skipped.add_by_window(first.skipped, second.skipped),
     )
 
 
@@ -268,10 +288,6 @@ def further(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> 
 def _kafka(batch: pa.RecordBatch) -> list[Kafka]:
     names = ("topic", "partition", "offset", "timestamp", "value")
     return [Kafka(*row) for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True)]
-
-
-def _partition(where: Kafka) -> str:
-    return f"{where.topic}/{where.partition}"
 
 
 def _push(highest: list[int], at: int) -> None:

@@ -16,7 +16,7 @@ def message_of(
         version: the version that served.
         unlikely_above: a p-value of `learned` above this one is no sign of a difference.
     """
-    what = finding.feature or finding.kind
+    what = ", ".join(finding.together) or finding.feature or finding.kind
     what += f" ({finding.segment})" if finding.segment else ""
     if status == "resolved":
         return f"{what}: no difference any more (p = {finding.p_value:.2g})"
@@ -41,7 +41,10 @@ def _claim(finding: Finding, learned: Finding | None, version: int | None, unlik
         "prediction": "answers come in other shares",
         "label": "what turned out to be true comes in other shares",
         "multivariate": "features go together in another way",
+        "schema": "more records cannot be read than before",
     }
+    if len(finding.together) > 1:
+        return "these columns go missing in the same rows, and in another share" + other.get(finding.against, "")
     if finding.kind in words:
         return words[finding.kind] + other.get(finding.against, "")
     return f"{finding.kind} is beyond its bound" if finding.feature else "beyond its bound"

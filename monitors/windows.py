@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from monitors import skipped
 from monitors.content import Content
-from monitors.summary import SUPPORT, Before, Part, add_windows, further
+from monitors.skipped import SUPPORT, Skipped
+from monitors.summary import Before, Part, add_windows, further
 
 MAX_OPEN = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,12 +28,14 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
         closed: windows of a lower number are closed; None while none is.
         highest: as in `summary.Part`.
         late: rows that came for closed windows since a window was closed last.
+        skipped: what could not be read, by the number of its window.
     """
 
     open: dict[int, Content] = {}
     closed: int | None = None
     highest: dict[str, list[int]] = {}
     late: int = 0
+    skipped: dict[int, Skipped] = {}
 
     @property
     def before(self) -> Before:
@@ -40,13 +44,17 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):
-    """One window that is over. `late`: rows for earlier windows that came while it was the next to be closed."""
+    """One window that is over.
+
+    `late`: rows for earlier windows that came while it was the next to be closed. `skipped`: what could not be read.
+    """
 
     number: int
     start: datetime
     end: datetime
     content: Content
     late: int = 0
+    skipped: Skipped = Skipped()
 
 
 def extend(windows: Windows, part: Part, *, sample_rows: int) -> Windows:
@@ -56,6 +64,7 @@ def extend(windows: Windows, part: Part, *, sample_rows: int) -> Windows:
         closed=windows.closed,
         highest=further(windows.highest, part.highest),
         late=windows.late + part.late,
+        skipped=skipped.add_by_window(windows.skipped, part.skipped),
     )
 
 
@@ -68,12 +77,16 @@ def close(windows: Windows, *, length: timedelta, lateness: timedelta) -> tuple[
     over = [n for n in numbers if passed is not None and n < passed]
     over = max(over, numbers[:-MAX_OPEN], key=len)
     known = [n for n in (windows.closed, passed, over[-1] + 1 if over else None) if n is not None]
-    found = [_closed(n, windows.open[n], length, windows.late if n == over[0] else 0) for n in over]
+    found, left = [], windows.skipped
+    for n in over:
+        left, mine = skipped.up_to(left, n)
+        found.append(_closed(n, windows.open[n], length, windows.late if n == over[0] else 0, mine))
     after = Windows(
         open={n: windows.open[n] for n in numbers[len(over) :]},
         closed=max(known, default=None),
         highest=windows.highest,
         late=0 if over else windows.late,
+        skipped=left,
     )
     return after, found
 
@@ -84,6 +97,6 @@ def _watermark(highest: Mapping[str, list[int]]) -> int | None:
     return times[-SUPPORT] if len(times) >= SUPPORT else None
 
 
-def _closed(number: int, content: Content, length: timedelta, late: int) -> Closed:
+def _closed(number: int, content: Content, length: timedelta, late: int, mine: Skipped) -> Closed:
     start = _EPOCH + number * length
-    return Closed(number=number, start=start, end=start + length, content=content, late=late)
+    return Closed(number=number, start=start, end=start + length, content=content, late=late, skipped=mine)

@@ -52,13 +52,15 @@ function item(alert, expanded) {
 }
 
 function what(alert) {
-  const named = alert.feature ? feature(alert.feature) : alert.alert_key;
+  const others = (alert.features ?? []).length - 1;
+  const named = alert.feature ? feature(alert.feature) + (others > 0 ? ` and ${count(others)} more` : "") : alert.alert_key;
   return alert.segment ? `${named} · ${segment(alert.segment)}` : named;
 }
 
 function facts(alert) {
   const known = [
     ["Kind", alert.against ? `${words(alert.kind)}, against ${against(alert.against)}` : words(alert.kind)],
+    ["Missing in the same rows", (alert.features ?? []).map(feature).join(", ")],
     ["Version", alert.model_version ? count(alert.model_version) : ""],
     ["Window", alert.window ? between(alert.window.start, alert.window.end) : ""],
     ["Open for", alert.opened_at && alert.updated_at ? span((Date.parse(alert.updated_at) - Date.parse(alert.opened_at)) / 1000) : ""],

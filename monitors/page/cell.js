@@ -62,6 +62,10 @@ function draw(found, asked) {
     $(id).onclick = () => openCell({ ...asked, start }, { quietly: true });
   }
   $("cell-segments").onclick = () => showSegments(asked.feature).then(focusPlace);
+  const { distinct } = found.findings.find((one) => one.distinct) ?? {};
+  $("cell-distinct").hidden = !distinct;
+  if (distinct) put($("cell-distinct"), `About ${count(Math.round(distinct.values))} different values in this window (standard error ${figure(100 * distinct.error)} %)`);
+  byVersion(found.findings.filter((one) => one.segment.startsWith("_version=")));
   const mine = found.findings.filter((one) => one.segment === asked.segment);
   $("findings").replaceChildren(...mine.map((one) => finding(one, found.since)));
   $("findings-empty").hidden = mine.length > 0;
@@ -88,7 +92,22 @@ function histogram(curve, asked) {
   $("bins").replaceChildren(head, ...lines);
 }
 
-const TITLES = { drift: "Values", quality: "Quality", prediction: "Answers", label: "Labels", multivariate: "Features together", loss: "Realised loss", concept: "Concept", estimate: "Estimated performance" };
+// A window that several versions answered: each one's rows beside what that version has learned.
+function byVersion(findings) {
+  $("cell-versions").hidden = findings.length === 0;
+  const head = make("tr");
+  head.append(...["Version", "Test", "Rows", "Against", "PSI", "p-value", ""].map((name) => make("th", name, { scope: "col" })));
+  const number = (one) => Number(one.segment.slice("_version=".length));
+  const lines = [...findings].sort((a, b) => number(b) - number(a) || a.kind.localeCompare(b.kind)).map((one) => {
+    const line = make("tr");
+    const known = one.state !== "not enough data";
+    line.append(make("th", count(number(one)), { scope: "row" }), ...[TITLES[one.kind] ?? words(one.kind), count(one.rows), count(one.reference_rows), known ? figure(one.effect.psi) : "–", known ? figure(one.p_value) : "–", one.state].map((text) => make("td", text)));
+    return line;
+  });
+  $("by-version").replaceChildren(head, ...lines);
+}
+
+const TITLES = { drift: "Values", quality: "Quality", prediction: "Answers", label: "Labels", multivariate: "Features together", loss: "Realised loss", concept: "Concept", estimate: "Estimated performance", schema: "Records that cannot be read" };
 
 function finding(one, since) {
   const state = { drift: "alarm", quiet: "quiet", "not enough data": "few" }[one.state];

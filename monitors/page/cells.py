@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors.findings import VERSION
 from monitors.history import WindowRecord
 
 MAX_KEYS = 50_000
@@ -140,6 +141,8 @@ def column(record: WindowRecord, registry: Registry) -> Column:
     """A window without what the heat map does not need."""
     codes: dict[int, float] = {}
     for finding in record.findings:
+        if finding.segment.startswith(VERSION) and finding.state != "drift":
+            continue  # versions come and go, and keys are for good
         number = registry.id(Key(finding.kind, finding.feature, finding.segment, finding.against))
         if number is not None:
             effect = finding.effect.psi if finding.effect.psi is not None else finding.effect.jensen_shannon

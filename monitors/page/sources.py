@@ -34,6 +34,7 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an alert stands; most fields are those of `docs/schemas/alert.json`.
 
     Attributes:
+        features: columns that go missing in the same rows; empty where it is about one alone.
         report: name of a report that `/reports/NAME` answers.
         ranking: features by their weight in the change of the model's output, the heaviest first.
     """
@@ -46,6 +47,7 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     opened_at: datetime | None = None
     updated_at: datetime | None = None
     feature: str = ""
+    features: list[str] = []
     segment: str = ""
     against: str = ""
     model_version: int | None = None
@@ -180,6 +182,7 @@ def shown_alert(key: str, value: Mapping[str, Any]) -> ShownAlert:
         opened_at=of("opened_at", datetime),
         updated_at=of("updated_at", datetime),
         feature=text("feature"),
+        features=[name[:MAX_TEXT] for name in of("features", list[str]) or []][:MAX_RANKED],
         segment=text("segment"),
         against=text("against"),
         model_version=of("model_version", int),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 
-from monitors.findings import Effect, Finding
+from monitors.findings import Distinct, Effect, Finding, State
 from monitors.history import Curve, History, WindowRecord
 from monitors.page.board import Board
 from monitors.page.server import bound, served
@@ -139,6 +139,50 @@ def test_a_window_that_closes_is_drawn_without_a_reload_and_keeps_the_place(page
         page.wait_for_function("() => document.querySelector('#alerts').textContent.includes('nobody asks')")
         assert focused(page) == place
         assert page.title() == "(1) flights · monitor"
+
+
+def test_a_cell_says_how_many_different_values_there_were_and_tells_versions_apart(
+    page: "Page", tmp_path: Path
+) -> None:
+    history, record = History(LocalStorage(tmp_path)), PAST.record(QUIET)
+
+    def found(segment: str = "", rows: int = 900, state: State = "quiet", distinct: Distinct | None = None) -> Finding:
+        return Finding(
+            kind="drift",
+            feature="temp",
+            segment=segment,
+            against="learned",
+            state=state,
+            effect=Effect(psi=0.3),
+            p_value=0.25,
+            rows=rows,
+            reference_rows=4_000,
+            distinct=distinct,
+        )
+
+    findings = [
+        found(distinct=Distinct(values=1234.4, error=0.0325)),
+        found("_version=9", 600),
+        found("_version=10", 300, "drift"),
+    ]
+    history.add(msgspec.structs.replace(record, findings=findings, versions=(9, 10)))
+    alert = ShownAlert(
+        alert_key="quality/temp", kind="quality", status="opened", severity="warning", message="gone", feature="temp",
+        features=["temp", "dewp", "visib"],
+    )  # fmt: skip
+    with shown(Sources(pipeline="flights", history=history, alerts=lambda: [alert])) as (_, url):
+        drawn(page, url)
+        page.locator("#heat tbody tr", has_text="temp").locator("td").first.click()
+        page.wait_for_selector("#cell-versions:not([hidden])")
+        assert "About 1,234 different values" in page.locator("#cell-distinct").inner_text()
+        assert "3.25 %" in page.locator("#cell-distinct").inner_text()
+        rows = page.locator("#by-version tr").all_inner_texts()
+        assert [row.split()[0] for row in rows] == ["Version", "10", "9"]
+        assert rows[1].split("\t") == ["10", "Values", "300", "4,000", "0.3", "0.25", "drift"]
+        assert "answered by versions 9 to 10" in page.locator("#cell-when").inner_text()
+        page.locator("#alerts summary").click()
+        assert "temp and 2 more" in page.locator("#alerts .alert-what").inner_text()
+        assert "temp, dewp, visib" in page.locator("#alerts .facts").inner_text()
 
 
 def hostile() -> WindowRecord:

@@ -15,18 +15,23 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.history import History, WindowRecord
 from monitors.reports import Job, Outcome, Reports
+from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
 from monitors.status import Metrics
-from monitors.summary import SUPPORT, Summarise, Summary
+from monitors.summary import Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
+from stream_trainer.reference import Learned, Reference, coded
+from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
 
 from .worlds import (
+    CONTRACT,
     EXAMPLES,
     START,
     WINDOW,
     WINDOW_ROWS,
+    columns,
     commit_version,
     example,
     features,
@@ -153,6 +158,135 @@ def test_the_history_says_what_each_window_was_and_held(world: World) -> None:
     assert sum(distance.baseline) == 2_000
     assert sum(distance.learned) == 4_000
     assert len(distance.bins) == len(distance.window) == 13
+
+
+def two_versions(world: World) -> None:
+    """Version 2 has learned from rows of longer distances, in the bins of version 1."""
+    store = open_store(settings(world.folder), "flights")
+    reference = Reference.from_bytes(store.reference(str(store.read(1).manifest.reference)))
+    rows = features(world.rng, 4_000, shift=1.0)
+    counted = coded(CONTRACT, reference, columns(rows, world.rng))
+    commit_version(store, 2, reference, Learned().add(counted, pa.array([START] * len(rows), TIMESTAMP), 48))
+
+
+def answered_by(world: World, monitor: Monitor, number: int, shifts: dict[int, float]) -> None:
+    """A window of rows of which each version answers as many, of these shifts."""
+    values = [
+        record(number * WINDOW_ROWS + i, features(world.rng, 1, shift=shifts[version])[0], model_version=version)
+        for i, version in enumerate(list(shifts) * (WINDOW_ROWS // len(shifts)))
+    ]
+    monitor.run(number, read(kafka(values, offset=number * WINDOW_ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("shifts", "states"),
+    [({1: 0.0, 2: 1.0}, {1: "quiet", 2: "quiet"}), ({1: 1.0, 2: 1.0}, {1: "drift", 2: "quiet"}),
+     ({1: 0.0, 2: 0.0}, {1: "quiet", 2: "drift"})],
+)  # fmt: skip
+def test_two_versions_in_a_window_are_each_compared_with_what_they_have_learned(
+    world: World, shifts: dict[int, float], states: dict[int, str]
+) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        answered_by(world, monitor, number, shifts)
+
+    [window] = world.history()
+    found = {f.segment: f for f in window.findings if f.feature == "distance" and f.kind == "drift" and f.segment}
+    told = {v: found[f"_version={v}"] for v in shifts}
+    assert {version: finding.state for version, finding in told.items()} == states
+    assert {(f.rows, f.reference_rows, f.against) for f in told.values()} == {(WINDOW_ROWS // 2, 4_000, "learned")}
+    assert window.versions == (1, 2)
+    answers = {f.segment for f in window.findings if f.kind == "prediction"}
+    assert {"_version=1", "_version=2"} <= answers
+
+
+def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        answered_by(world, monitor, number, {1: 0.0})
+    assert not [f for f in world.history()[0].findings if f.segment.startswith("_version=")]
+
+
+def test_the_history_says_how_many_different_values_there_were(world: World) -> None:
+    monitor = world.start()
+    for number in range(2):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+
+    found = {f.feature: f.distinct for f in world.history()[0].findings if f.distinct and f.against == "learned"}
+    assert set(found) == {"distance", "dep_hour", "carrier"}
+    for name, values in (("distance", WINDOW_ROWS), ("dep_hour", 24), ("carrier", 4)):
+        distinct = found[name]
+        assert distinct is not None
+        assert distinct.values == pytest.approx(values, rel=3 * distinct.error)
+        assert distinct.error == pytest.approx(1.04 / 32)
+
+
+def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_names(world: World) -> None:
+    monitor = world.start()
+    for number, broken in enumerate(
+        [(), (), ("distance", "dep_hour", "carrier"), ("distance", "dep_hour", "carrier"), ()]
+    ):
+        values = features(world.rng, WINDOW_ROWS)
+        for i, name in ((i, name) for i in range(0, WINDOW_ROWS, 5) for name in broken):
+            values[i][name] = None
+        rows = [record(number * WINDOW_ROWS + i, value) for i, value in enumerate(values)]
+        monitor.run(number, read(kafka(rows, offset=number * WINDOW_ROWS)))
+
+    opened = [alert for alert in world.published if alert.kind == "quality" and not alert.segment]
+    assert [(alert.alert_key, alert.status) for alert in opened] == [("quality/distance", "opened")]
+    assert opened[0].features == ("distance", "dep_hour", "carrier")
+    assert opened[0].message.startswith("distance, dep_hour, carrier: these columns go missing in the same rows")
+
+
+def broken_stream(world: World, broken: Sequence[int], *, again: int | None = None) -> None:
+    """Batch after batch of a window each; of `broken[i]` records of batch i nothing can be read, besides one that always is."""
+    monitor = world.start()
+    offset = 0
+    for number, rows in enumerate(broken):
+        values = world.values(WINDOW_ROWS)
+        bad = [b"{", *[value[: len(value) // 2] for value in values[:rows]]]
+        batch = read(kafka([*values[: WINDOW_ROWS // 2], *bad, *values[WINDOW_ROWS // 2 :]], offset=offset))
+        offset += WINDOW_ROWS + len(bad)
+        monitor.run(number, batch)
+        if number == again:
+            monitor = world.start()
+            monitor.run(number, batch)
+
+
+@pytest.mark.parametrize("again", [None, 3])
+def test_s18_a_producer_that_starts_to_send_broken_records_is_told_once_with_its_offsets(
+    world: World, again: int | None
+) -> None:
+    broken_stream(world, [0, 0, 0, 60, 60, 0, 0, 0], again=again)
+
+    events = [alert for alert in world.published if alert.kind == "schema"]
+    assert [(event.alert_key, event.status) for event in events] == [
+        ("schema/invalid_json", "opened"),
+        ("schema/invalid_json", "resolved"),
+    ]
+    opened = events[0]
+    first = 3 * (WINDOW_ROWS + 1) + WINDOW_ROWS // 2
+    assert opened.offsets == {"flights.predictions": {0: (first, first + 61)}}
+    assert (opened.window.start, opened.window.rows, opened.against) == (START + 3 * WINDOW, WINDOW_ROWS + 61, "limit")
+    assert "0.20% -> 10.87% of all records" in opened.message
+    assert f"flights.predictions/0 from offset {first}" in opened.message
+    said = [[f.state for f in window.findings if f.kind == "schema"] for window in world.history()]
+    assert said == [["not enough data"], ["quiet"], ["quiet"], ["drift"], ["drift"], ["quiet"], ["quiet"]]
+
+
+def test_a_steady_share_of_broken_records_is_no_news(world: World) -> None:
+    broken_stream(world, [40] * 6)
+    assert not [alert for alert in world.published if alert.kind == "schema"]
+
+
+def test_where_nothing_can_be_read_any_more_there_is_silence(world: World) -> None:
+    seen: list[object] = []
+    monitor = world.start(saw=seen.append)
+    monitor.run(0, world.batch(10))
+    monitor.run(1, read(kafka([b"{"] * 9)))
+    assert [at is None for at in seen] == [False, True]
 
 
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:

@@ -38,6 +38,15 @@ def columns(*windows: list[Finding], registry: Registry, hours: list[int] | None
     ]
 
 
+def test_versions_come_and_go_so_only_those_that_differ_get_a_row() -> None:
+    registry = Registry()
+    columns(
+        [finding("x"), finding("x", segment="_version=7"), finding("x", "drift", segment="_version=8")],
+        registry=registry,
+    )
+    assert [key.segment for key in registry.keys] == ["", "_version=8"]
+
+
 @given(st.sampled_from(sorted(STATES)), st.none() | st.floats(0, 1e4, allow_nan=False))
 def test_a_code_keeps_state_and_effect(state: str, effect: float | None) -> None:
     number, found = decode(code(state, effect))

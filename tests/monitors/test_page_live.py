@@ -104,6 +104,8 @@ def test_no_report_name_leads_anywhere_else(name: str) -> None:
 
 
 def test_of_a_report_the_name_is_shown_and_never_its_folder() -> None:
+    assert shown_alert("k", {"features": ["a", "b"]}).features == ["a", "b"]
+    assert shown_alert("k", {"features": [1]}).features == []
     assert shown_alert("k", {"report": "/var/data/reports/flights/drift-a-2026.html"}).report == "drift-a-2026.html"
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitors.content import Content
-from monitors.summary import SUPPORT, Part
+from monitors.skipped import SUPPORT
+from monitors.summary import Part
 from monitors.windows import MAX_OPEN, Closed, Windows, close, extend
 
 SECOND = timedelta(seconds=1)

@@ -32,12 +32,14 @@ _CODE = (
     *(
         f"monitors/{name}.py"
         for name in (
+            "companions",
             "comparing",
             "consequences",
             "deciding",
             "effects",
             "judging",
             "life",
+            "missing",
             "questions",
             "scales",
             "tables",

@@ -21,6 +21,7 @@ from monitors.content import Content
 from monitors.findings import Finding
 from monitors.judging import Judge, Judgement
 from monitors.life import Life, LifePolicy
+from monitors.missing import both_missing, watched_columns
 from monitors.performance.step import PerformanceState
 from monitors.questions import Compared
 from monitors.scales import Blocks
@@ -88,11 +89,13 @@ def watched(columns: Columns, days: NDArray[np.int64]) -> list[Day]:
     counted = coded(contract, reference, columns).count(groups.astype(np.int64), len(numbers))
     frozen = Frozen("year", reference)
     rows = np.bincount(groups)
+    firsts = np.cumsum(rows) - rows
     state = _Watch()
     found = []
     for i in range(_WEEK, len(numbers)):
         served = Baseline(i, frozen, counted[i - _WEEK : i].sum(axis=0))
-        closed = _closed(int(numbers[i]), int(rows[i]), counted[i])
+        here = {name: column.slice(firsts[i], rows[i]) for name, column in columns.items()}
+        closed = _closed(int(numbers[i]), int(rows[i]), counted[i], both_missing(watched_columns(reference), here))
         found.append(state.take(closed, Compared(frozen=frozen, served=served)))
     return found
 
@@ -125,7 +128,7 @@ class _Watch:
         return events
 
 
-def _closed(number: int, rows: int, counts: Cells) -> Closed:
+def _closed(number: int, rows: int, counts: Cells, missing: bytes) -> Closed:
     start = _EPOCH + number * DAY
-    content = Content(rows=rows, first=start, last=start, digest="year", counts=pack(counts))
+    content = Content(rows=rows, first=start, last=start, digest="year", counts=pack(counts), missing=missing)
     return Closed(number=number, start=start, end=start + DAY, content=content)
