@@ -90,12 +90,12 @@ def plan(batch: Marker, emitted: Iterable[Emitted], written: Written, ends: Offs
         marker = msgspec.structs.replace(batch, digest=whole, compare_from=ends, waiting=waiting)
         return Plan(rows=rows, marker=marker, counts=_counts(emitted, rows), waiting=waiting)
     again = (last.query_id, last.batch_id) == (batch.query_id, batch.batch_id)
-    if again and last.digest == whole and last.next_offsets == batch.next_offsets:
-        return Plan(rows=[], marker=None, counts={}, waiting=last.waiting)
-    held = written.known.holds([asked(row.id) for row in rows])
-    missing = [row for row, there in zip(rows, held, strict=True) if not there]
     before = last.waited if again and last.settled >= 0 else last.waiting
     waiting = _waiting(before, emitted)
+    if again and (whole, batch.next_offsets, waiting) == (last.digest, last.next_offsets, last.waiting):
+        return Plan(rows=[], marker=None, counts={}, waiting=waiting)
+    held = written.known.holds([asked(row.id) for row in rows])
+    missing = [row for row, there in zip(rows, held, strict=True) if not there]
     reach, until = compared(last, batch, written.settle)
     counts = _counts(emitted, missing)
     nothing_new = (batch.next_offsets, waiting, reach) == (last.next_offsets, last.waiting, last.compare_to)

@@ -84,6 +84,15 @@ class Join:
         """
         return self.firing + (self.horizon if self.on == "key" else timedelta(0))
 
+    def doubt(self, retention: timedelta) -> str | None:
+        """What is wrong with topics that keep their records for so long, if anything is."""
+        if retention >= self.span:
+            return None
+        return (
+            f"topics keep {retention}, but a joiner that loses its checkpoint reads the last {self.span} again (two horizons, "
+            "remember and a little): raise kafka.retention_hours and retention.ms of the topics, or labels may be taught twice"
+        )
+
     def check(self, contract: Contract) -> None:
         """Whether this join suits a contract.
 

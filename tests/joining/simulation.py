@@ -10,6 +10,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from stream_trainer.joining.clock import LogClock, read_until, slot_width
 from stream_trainer.joining.commits import Written, after, plan, told
 from stream_trainer.joining.join import milliseconds
@@ -151,11 +153,11 @@ class World:
             if recovery.since is not None:
                 at = bisect.bisect_left([when for _, when in self.out], recovery.since)
                 since = earliest({OUT: {0: at}}, marker.compare_from)
-                marker = _replaced(marker, compare_from=since)
+                marker = msgspec.structs.replace(marker, compare_from=since)
             if recovery.rolled_back:
                 before = [n for query, n in self.waits if query == place.query_id and n < place.batch_id]
                 waiting = self.waits[place.query_id, max(before)] if before else {}
-                marker = _replaced(marker, waiting=waiting)
+                marker = msgspec.structs.replace(marker, waiting=waiting)
             ids = self.ids[marker.compare_from[OUT][0] :] if marker.compare_to else []
             self.reread = len(ids)
             known = Known.of(name for one in ids for name in told(one))
@@ -217,12 +219,6 @@ class World:
             compare_from={},
             settled=settled,
         )
-
-
-def _replaced(marker: Marker, **changes: Any) -> Marker:
-    import msgspec  # noqa: PLC0415
-
-    return msgspec.structs.replace(marker, **changes)
 
 
 def _what(row: Emitted) -> Any:
