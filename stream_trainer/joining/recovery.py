@@ -4,7 +4,7 @@ Spark's checkpoint may be where the newest marker left it, a batch behind it (a 
 backup that was restored), or gone. In each case what is in the outputs already is compared by id until it cannot come.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -87,13 +87,22 @@ def recover(last: Marker, place: Place, span: int) -> Recovery:
     if place.query_id != last.query_id:
         since = (last.at if last.settled < 0 else last.settled) - span
         marker = msgspec.structs.replace(last, query_id="", compare_to=reach, compare_until=0, waiting={})
+        if place.batch_id:  # a copy of one that was lost: it goes on where it stands
+            return Recovery(marker=marker, since=min(since, place.at), rolled_back=True)
         return Recovery(marker=marker, since=since, inputs=since)
-    if place.batch_id > last.batch_id and last.settled >= 0:
+    ahead = place.batch_id > last.batch_id and place.at >= last.at
+    if ahead and last.settled >= 0:
         return Recovery(marker=last)
     marker = msgspec.structs.replace(last, compare_to=reach, compare_until=0)
-    if place.batch_id >= last.batch_id:
+    if ahead or place.batch_id == last.batch_id:
         return Recovery(marker=marker)
     return Recovery(marker=msgspec.structs.replace(marker, batch_id=-1), since=place.at, rolled_back=True)
+
+
+def waiting_at(markers: Sequence[Marker], place: Place) -> dict[int, int]:
+    """What waited where a checkpoint stands, by those markers that are still there, oldest first."""
+    before = [m for m in markers if m.query_id == place.query_id and m.batch_id < place.batch_id and m.at <= place.at]
+    return before[-1].waiting if before else {}
 
 
 def compared(last: Marker, batch: Marker, settle: int) -> tuple[Offsets, int]:

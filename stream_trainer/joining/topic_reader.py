@@ -3,8 +3,7 @@
 One consumer for its life: a connection a micro-batch would be half of what an idle joiner does.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -33,13 +32,6 @@ class _Unmatched(msgspec.Struct):
     offset: int
 
 
-class Found(NamedTuple):
-    """The newest marker, and what waited after those batches whose markers are still there."""
-
-    newest: Marker | None
-    waiting: Mapping[tuple[str, int], dict[int, int]]
-
-
 class TopicReader:
     """Committed records only. Not safe to be shared by threads.
 
@@ -57,8 +49,8 @@ class TopicReader:
         """Release the connection."""
         self._consumer.close()
 
-    def markers(self) -> Found:
-        """Those at the end of `P.join_commits`; all of it is read when none is there."""
+    def markers(self) -> list[Marker]:
+        """Those at the end of `P.join_commits`, oldest first; all of it is read when none is there."""
         topic = self._topics.join_commits
         low, end = self._bounds(topic, 0)
         found: list[Marker] = []
@@ -67,8 +59,7 @@ class TopicReader:
             found = [msgspec.json.decode(value, type=Marker) for value in values if value]
             if found:
                 break
-        waiting = {(marker.query_id, marker.batch_id): marker.waiting for marker in found}
-        return Found(found[-1] if found else None, waiting)
+        return found
 
     def known(self, since: Offsets) -> Known:
         """What the ids from given offsets on rule out; a partition that is not named is read from its start."""

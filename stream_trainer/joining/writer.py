@@ -17,7 +17,7 @@ from stream_trainer.joining.commits import Plan, Written, after, plan
 from stream_trainer.joining.join import Join, milliseconds
 from stream_trainer.joining.known import Known
 from stream_trainer.joining.matching import EXAMPLE, Emitted
-from stream_trainer.joining.recovery import Marker, Place, Recovery, earliest, furthest, recover
+from stream_trainer.joining.recovery import Marker, Place, Recovery, earliest, furthest, recover, waiting_at
 from stream_trainer.joining.topic_reader import TopicReader
 from stream_trainer.kafka import librdkafka_options
 from stream_trainer.offsets import Offsets
@@ -69,21 +69,19 @@ class JoinWriter:
         """
         with self._reached("reading what was written"):
             self._ends = self._reader.ends(self._outputs)
-            found = self._reader.markers()
-            if found.newest is None:
+            markers = self._reader.markers()
+            if not markers:
                 return None
-            recovery = recover(found.newest, place, milliseconds(join.span))
+            recovery = recover(markers[-1], place, milliseconds(join.span))
             marker = self._compared(recovery, milliseconds(join.slack))
             if recovery.rolled_back:
-                before = [n for query, n in found.waiting if query == place.query_id and n < place.batch_id]
-                waiting = found.waiting[place.query_id, max(before)] if before else {}
-                marker = msgspec.structs.replace(marker, waiting=waiting)
+                marker = msgspec.structs.replace(marker, waiting=waiting_at(markers, place))
             known = self._reader.known(marker.compare_from) if marker.compare_to else Known()
             self.written = Written(marker=marker, known=known, settle=milliseconds(join.settle))
             if recovery.inputs is None:
                 return None
             inputs = self._reader.offsets_at((self._topics.predictions, self._topics.labels), recovery.inputs)
-            return earliest(inputs, found.newest.next_offsets)
+            return earliest(inputs, markers[-1].next_offsets)
 
     def write(self, batch: Marker, emitted: Iterable[Emitted]) -> Plan:
         """Carry a batch out: after it returned, all of it is in the topics exactly once."""

@@ -19,7 +19,7 @@ from stream_trainer.joining.known import Known
 from stream_trainer.joining.matching import EXAMPLE, Emitted, Matching
 from stream_trainer.joining.processor import JoinBucket
 from stream_trainer.joining.records import Event
-from stream_trainer.joining.recovery import Marker, Place, earliest, furthest, recover
+from stream_trainer.joining.recovery import Marker, Place, earliest, furthest, recover, waiting_at
 from stream_trainer.joining.state import Bucket
 from stream_trainer.offsets import Offsets
 from tests.joining.test_processor import Kept
@@ -72,10 +72,11 @@ class World:
     out: list[tuple[str, int]] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
     marker: Marker | None = None
-    waits: dict[tuple[str, int], dict[int, int]] = field(default_factory=dict)
+    markers: list[Marker] = field(default_factory=list)
     queries: int = 0
     reread: int = 0
     spark: Spark | None = None
+    copy: Spark | None = None
     _written: Written | None = None
     _clock: LogClock | None = None
 
@@ -108,7 +109,7 @@ class World:
         self.values |= {row.id: _what(row) for row in todo.rows}
         if todo.marker is not None:
             self.marker = todo.marker
-            self.waits[todo.marker.query_id, todo.marker.batch_id] = todo.marker.waiting
+            self.markers.append(todo.marker)
         self._written = after(self._written, todo)
         if ending == "well":
             self.spark.state, self.spark.timers, self.spark.committed = state.values, timers, number + 1
@@ -131,6 +132,16 @@ class World:
         self.stop()
         if self.spark is not None:
             self.spark.roll_back(batches)
+
+    def keep(self) -> None:
+        """A copy of the checkpoint."""
+        self.copy = deepcopy(self.spark)
+
+    def restore(self) -> None:
+        """The copy takes the place of the checkpoint, whatever became of that."""
+        if self.copy is not None:
+            self.stop()
+            self.spark = deepcopy(self.copy)
 
     @property
     def known(self) -> int:
@@ -155,9 +166,7 @@ class World:
                 since = earliest({OUT: {0: at}}, marker.compare_from)
                 marker = msgspec.structs.replace(marker, compare_from=since)
             if recovery.rolled_back:
-                before = [n for query, n in self.waits if query == place.query_id and n < place.batch_id]
-                waiting = self.waits[place.query_id, max(before)] if before else {}
-                marker = msgspec.structs.replace(marker, waiting=waiting)
+                marker = msgspec.structs.replace(marker, waiting=waiting_at(self.markers, place))
             ids = self.ids[marker.compare_from[OUT][0] :] if marker.compare_to else []
             self.reread = len(ids)
             known = Known.of(name for one in ids for name in told(one))

@@ -197,6 +197,25 @@ def test_old_markers_that_do_not_tell_what_is_settled_are_compared_once() -> Non
     check(it)
 
 
+def do(it: World, act: str, number: int) -> None:
+    match act:
+        case "predict":
+            if f"p{number}" not in {event.key for event in it.log[PREDICTIONS]}:
+                predict(it, f"p{number}")
+        case "tell":
+            tell(it, f"p{number // 2}", value=number % 2 == 0)
+        case "pass":
+            it.now += number
+        case "batch":
+            it.batch(number)
+        case "crash":
+            it.batch(3, get_args(Ends)[number])
+        case "roll back":
+            it.roll_back(number)
+        case _:
+            {"lose": it.lose, "keep": it.keep, "restore": it.restore}[act]()
+
+
 _ACTS = st.one_of(
     st.tuples(st.just("predict"), st.integers(0, 9)),
     st.tuples(st.just("tell"), st.integers(0, 19)),
@@ -205,6 +224,7 @@ _ACTS = st.one_of(
     st.tuples(st.just("crash"), st.integers(0, len(get_args(Ends)) - 1)),
     st.tuples(st.just("lose"), st.just(0)),
     st.tuples(st.just("roll back"), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["keep", "restore"]), st.just(0)),
 )
 
 
@@ -225,26 +245,9 @@ def test_whatever_crashes_is_lost_or_restored_each_label_is_told_once_and_rightl
     )
     it = World(rules)
     note(f"{acts} {on_timeout=} {patience=} {remember=}")
-    predicted: set[int] = set()
     for act, number in acts:
         it.now += 1
-        match act:
-            case "predict":
-                if number not in predicted:
-                    predict(it, f"p{number}")
-                predicted.add(number)
-            case "tell":
-                tell(it, f"p{number // 2}", value=number % 2 == 0)
-            case "pass":
-                it.now += number
-            case "batch":
-                it.batch(number)
-            case "crash":
-                it.batch(3, get_args(Ends)[number])
-            case "lose":
-                it.lose()
-            case _:
-                it.roll_back(number)
+        do(it, act, number)
     it.now += 1
     it.batch(1_000)
     settle(it)
