@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ def make_joiner(
         query = JoinQuery(spark, pipeline, settings, JoinWriter(pipeline.topics, settings))
         return query.start(wrote, None if metrics is None else metrics.sized)
 
+    retention = timedelta(hours=settings.kafka.retention_hours)
+    doubt = None if pipeline.join is None else pipeline.join.doubt(retention)
+    if doubt is not None:
+        logger.warning("%s: %s", pipeline.name, doubt)
     joiner = Joiner(connect=connect, max_restarts=settings.join.max_restarts, stop=stop)
     if metrics is not None:
         joiner.wrote = metrics.wrote

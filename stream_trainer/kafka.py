@@ -159,7 +159,7 @@ def topic_plans(pipeline: str, settings: KafkaSettings, *, joined: bool = False)
     compacted = {"cleanup.policy": "compact", "max.message.bytes": str(CONTROL_BYTES)}
     configs = {
         "examples": (settings.partitions, logs | {"message.timestamp.type": "LogAppendTime"}),
-        "predictions": (settings.partitions, logs),
+        "predictions": (settings.partitions, logs | {"message.timestamp.type": "LogAppendTime"}),
         "rejected": (1, compacted),
         "models": (1, compacted | {"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}),
         "alerts": (1, compacted),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from stream_trainer.joining.commits import Marker, Plan
+from stream_trainer.joining.commits import Plan
+from stream_trainer.joining.recovery import Marker
 from stream_trainer.restarting import until_done
 
 logger = logging.getLogger(__name__)
@@ -43,9 +44,8 @@ class Status:
         self.batches += 1
         for name, count in todo.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
-        if todo.marker is not None:
-            self.waiting = sum(todo.marker.waiting.values())
-            self.oldest_waiting = min(todo.marker.waiting, default=None)
+        self.waiting = sum(todo.waiting.values())
+        self.oldest_waiting = min(todo.waiting, default=None)
 
     def fields(self) -> Mapping[str, Any]:
         """For a log line."""

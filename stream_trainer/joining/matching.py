@@ -1,7 +1,7 @@
 """The state machine of one join key: events and timers in, examples and unmatched labels out. Pure.
 
 What is joined depends on the log alone: a label and a prediction belong together when they were appended at most the
-horizon apart. Timers only say when nothing can come any more, and free the state.
+horizon apart. What is over is decided by the log as well: time is how far it has been read, see `clock`.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,16 +11,27 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 
 from stream_trainer.contract import Contract
-from stream_trainer.joining.join import Join
-from stream_trainer.joining.records import LABEL, PREDICTION, UNREADABLE, Body, Event, example, instant, label_struct
+from stream_trainer.joining.join import Join, milliseconds
+from stream_trainer.joining.records import (
+    KEYLESS,
+    LABEL,
+    PREDICTION,
+    UNREADABLE,
+    Body,
+    Event,
+    example,
+    instant,
+    label_struct,
+)
 from stream_trainer.joining.weights import importance, sampled
 
 Reason = Literal["late", "orphan", "duplicate", "unreadable"]
 
 EXAMPLE, UNMATCHED, WAITING, SKIPPED, EXPIRED = "example", "unmatched", "waiting", "skipped", "expired"
 JOINED, CORRECTED, LATE_TAUGHT, TIMEOUT = "joined", "corrected", "late_taught", "timeout"
-COUNTED = frozenset((WAITING, SKIPPED, EXPIRED))
-OUTCOMES = (JOINED, CORRECTED, LATE_TAUGHT, TIMEOUT, EXPIRED, SKIPPED, *get_args(Reason))
+REPEATED = "repeated"
+COUNTED = frozenset((WAITING, SKIPPED, EXPIRED, REPEATED, KEYLESS))
+OUTCOMES = (JOINED, CORRECTED, LATE_TAUGHT, TIMEOUT, EXPIRED, SKIPPED, REPEATED, KEYLESS, *get_args(Reason))
 _BUCKETS = 60
 
 
@@ -29,7 +40,8 @@ class Emitted(NamedTuple):
 
     Attributes:
         kind: EXAMPLE, UNMATCHED; or what is only counted: SKIPPED (a false label that was sampled out), EXPIRED (a
-            prediction whose horizon passed without a label), WAITING (how many predictions wait has changed).
+            prediction whose horizon passed without a label), REPEATED (one whose id is there already), KEYLESS (one
+            that no label can name), WAITING (how many predictions wait has changed).
         id: of an example its prediction id, `:`, and its label's position or "timeout"; of an unmatched label its position.
         key: the record's key.
         value: the record's value.
@@ -81,7 +93,7 @@ class Early(msgspec.Struct, array_like=True, gc=False):
 
 
 class KeyState(msgspec.Struct, array_like=True, gc=False):
-    """All that is known of a key; `timer` is the one that is registered, 0 for none."""
+    """All that is known of a key; `timer` is the slot that it is listed in, 0 for none."""
 
     seen: list[Seen] = []
     early: list[Early] = []
@@ -130,71 +142,77 @@ class Matching:
     _parse: Callable[[bytes], Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.horizon, self.kept, self.patience = (
-            int(length.total_seconds() * 1000) for length in (self.join.horizon, self.join.kept, self.join.patience)
-        )
+        lengths = self.join.horizon, self.join.kept, self.join.slack
+        self.horizon, self.kept, self.patience = map(milliseconds, lengths)
         self._parse = msgspec.json.Decoder(label_struct(self.contract, self.join.on)).decode
 
-    def take(self, state: KeyState, events: Iterable[Event], now: int) -> list[Emitted]:
-        """New records of the key, in any order; `now` in milliseconds."""
+    def take(self, state: KeyState, events: Iterable[Event]) -> list[Emitted]:
+        """New records of the key, in any order."""
         out: list[Emitted] = []
         for event in in_order(events):
             match event.kind:
                 case kind if kind == PREDICTION:
-                    out += self._predicted(state, event, now)
+                    out += self._predicted(state, event)
                 case kind if kind == LABEL:
-                    out += self._labelled(
-                        state, Early(event.position, event.at, self._due(event.at, now), event.payload)
-                    )
+                    label = Early(event.position, event.at, event.at + self.horizon + 1, event.payload)
+                    out += self._labelled(state, label)
+                case kind if kind == KEYLESS:
+                    out.append(Emitted(KEYLESS, amount=1))
                 case _:
                     reason, value = _UNREADABLE.decode(event.payload)
                     out.append(unmatched(event.key, event.position, event.at, UNREADABLE, value, detail=reason))
         return out
 
-    def expire(self, state: KeyState, now: int) -> list[Emitted]:
-        """Whatever is due: labels nobody was waiting for, predictions without a label, and what is to be forgotten."""
+    def expire(self, state: KeyState, clock: int) -> list[Emitted]:
+        """Whatever is due: predictions without a label, what is to be forgotten, labels nobody was waiting for.
+
+        Args:
+            state: of the key.
+            clock: all that was appended before has been taken, milliseconds; never the time of day, which runs on
+                while nobody reads.
+        """
         out: list[Emitted] = []
-        for label in [label for label in state.early if label.due <= now]:
+        ended = [seen for seen in state.seen if seen.due <= clock and not seen.over]
+        for seen in ended:
+            out += self._end(seen)
+            seen.due += self.kept
+        if ended:
+            out += self._again(state)
+        state.seen = [seen for seen in state.seen if not (seen.over and seen.due <= clock)]
+        for label in [label for label in state.early if label.due <= clock]:
             state.early.remove(label)
             out.append(self._unmatched(label, "orphan"))
-        for seen in [seen for seen in state.seen if seen.due <= now]:
-            if seen.over:
-                state.seen.remove(seen)
-                continue
-            out += self._end(seen)
-            seen.due = max(seen.due + self.kept, now + 1)
-            if not self.kept:
-                state.seen.remove(seen)
         return out
 
-    def _due(self, at: int, now: int) -> int:
-        return max(at + self.horizon, now + self.patience) + 1
-
-    def _predicted(self, state: KeyState, event: Event, now: int) -> list[Emitted]:
+    def _predicted(self, state: KeyState, event: Event) -> list[Emitted]:
         body = _BODIES.decode(event.payload)
         if any(seen.id == body.prediction_id for seen in state.seen):
-            return []
-        seen = Seen(body.prediction_id, event.at, self._due(event.at, now), event.payload)
+            return [Emitted(REPEATED, amount=1)]
+        seen = Seen(body.prediction_id, event.at, event.at + self.horizon + 1, event.payload)
         state.seen.append(seen)
-        out = [self._waiting(seen, 1)]
+        return [self._waiting(seen, 1), *self._again(state)]
+
+    def _again(self, state: KeyState) -> list[Emitted]:
+        """The labels that have waited, now that the predictions have changed."""
         early, state.early = state.early, []
-        for label in early:
-            out += self._labelled(state, label)
-        return out
+        return [emitted for label in early for emitted in self._labelled(state, label)]
 
     def _labelled(self, state: KeyState, label: Early) -> list[Emitted]:
         near = [seen for seen in state.seen if abs(label.at - seen.at) <= self.horizon]
-        past = [seen for seen in state.seen if label.at - seen.at > self.horizon]
         if near:
             return self._join(_choose(near, label.at), label)
-        if past:
-            return self._late(max(past, key=_newest), label)
-        state.early.append(label)
-        return []
+        past = [seen for seen in state.seen if self.horizon < label.at - seen.at <= self.horizon + self.kept]
+        newest = max(past, key=_newest, default=None)
+        if newest is None or (self.join.late_share is not None and not newest.over):
+            state.early.append(
+                label
+            )  # of the second kind: whether it is taught depends on what the horizon's end taught
+            return []
+        return self._late(newest, label)
 
     def _join(self, seen: Seen, label: Early) -> list[Emitted]:
         if seen.over:
-            return self._late(seen, label)  # its timer went before the label was read: see `Join.patience`
+            return self._late(seen, label)  # the clock was wrong: see `Join.patience`
         value = self._parse(label.value).label
         if seen.labelled and seen.label == value:
             return [self._unmatched(label, "duplicate")]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from stream_trainer.joining.commits import Marker, Plan
+from stream_trainer.joining.commits import Plan
 from stream_trainer.joining.matching import EXAMPLE, EXPIRED, JOINED, OUTCOMES
+from stream_trainer.joining.recovery import Marker
 
 PREFIX = "stream_trainer_joiner"
 _DELAYS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 4 * 3_600.0, 24 * 3_600.0, 7 * 24 * 3_600.0)
@@ -49,9 +50,8 @@ class Metrics:
         for row in todo.rows:
             if row.kind == EXAMPLE and row.amount >= 0:
                 self.join_delay_seconds.observe(row.amount / 1000)
-        if todo.marker is not None:
-            self.waiting.set(sum(todo.marker.waiting.values()))
-            self._oldest = min(todo.marker.waiting, default=None)
+        self.waiting.set(sum(todo.waiting.values()))
+        self._oldest = min(todo.waiting, default=None)
 
     def sized(self, memory: int, disk: int) -> None:
         """What Spark said of the state after a batch."""

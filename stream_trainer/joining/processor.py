@@ -13,17 +13,18 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.sql import Row
 from pyspark.sql.streaming.stateful_processor import StatefulProcessor
 
 from stream_trainer.contract import Contract
+from stream_trainer.joining.clock import CLOCK, slot_width
 from stream_trainer.joining.join import Join
 from stream_trainer.joining.matching import COUNTED, Emitted, KeyState, Matching, dump, load
 from stream_trainer.joining.records import Event
-from stream_trainer.joining.state import Bucket, MapState
+from stream_trainer.joining.state import Agenda, Bucket, MapState
 
 BUCKETS = 64
-SLOTS = 64
 # A record may be a block of 100 predictions: about so many events are packed together, and so many taken together.
 PACK_EVENTS = 10_000
 PIECE_EVENTS = 2_000
@@ -57,47 +58,64 @@ def unpack(packed: Iterable[bytes]) -> list[Emitted]:
 
 
 class JoinBucket:
-    """The join keys of one bucket against a state; no Spark. Returns what they emit, and at which slots to be woken."""
+    """The join keys of one bucket against a state; no Spark. Returns what they emit, and at which instants to be woken.
+
+    Keys are listed by the slot of append time that they are due in. Instants are of the time of day: one that comes
+    before the log was read as far as its slot moves on, at no cost for the keys.
+    """
 
     def __init__(self, matching: Matching, bucket: Bucket) -> None:
         self._matching = matching
         self._bucket = bucket
-        self._width = max(1, matching.horizon // SLOTS)
+        self._width = slot_width(matching.horizon)
 
     def take(self, events: Iterable[Event], now: int) -> tuple[list[Emitted], list[int]]:
-        """New records of the bucket's keys, in any order."""
+        """New records of the bucket's keys, in any order; `now` is the time of day in milliseconds."""
         by_key: defaultdict[str, list[Event]] = defaultdict(list)
         for event in events:
             by_key[event.key].append(event)
         keys = list(by_key)
         states = {key: load(stored) for key, stored in zip(keys, self._bucket.load(keys), strict=True)}
-        emitted = [e for key, state in states.items() for e in self._matching.take(state, by_key[key], now)]
-        return _summed(emitted), self._keep(states, now)
+        emitted = [e for key, state in states.items() for e in self._matching.take(state, by_key[key])]
+        added = self._keep(states)
+        return _summed(emitted), self._wake(self._bucket.agenda(), added, now) if added else []
 
-    def expire(self, slot: int, now: int) -> tuple[list[Emitted], list[int]]:
-        """The keys that are due in a slot which has passed."""
-        keys = self._bucket.due(slot)
-        found = zip(keys, self._bucket.load(keys), strict=True)
-        states = {key: load(stored) for key, stored in found if stored is not None}
-        emitted = []
-        for state in states.values():
-            if state.timer <= slot:
-                state.timer = 0
-            emitted += self._matching.expire(state, now)
-        return _summed(emitted), self._keep(states, now)
+    def expire(self, timer: int, now: int, clock: int) -> tuple[list[Emitted], list[int]]:
+        """The keys whose slot has passed by `clock`, see `Matching.expire`; a timer has woken the bucket."""
+        agenda = self._bucket.agenda()
+        before = {timer} if self._bucket.lists(timer) else set()  # a state of before there was an agenda
+        slots = agenda.slots | before
+        emitted: list[Emitted] = []
+        added: set[int] = set()
+        for slot in sorted(slot for slot in slots if slot <= clock):
+            keys = self._bucket.due(slot)
+            found = zip(keys, self._bucket.load(keys), strict=True)
+            states = {key: load(stored) for key, stored in found if stored is not None}
+            for state in states.values():
+                if state.timer <= slot:
+                    state.timer = 0
+                emitted += self._matching.expire(state, clock)
+            added.update(self._keep(states))
+        left = frozenset(slot for slot in slots if slot > clock)
+        to_come = frozenset(instant for instant in agenda.timers if instant > now)
+        return _summed(emitted), self._wake(Agenda(left, to_come), added, now)
 
-    def _keep(self, states: dict[str, KeyState], now: int) -> list[int]:
+    def _keep(self, states: dict[str, KeyState]) -> list[int]:
+        """Store them; the slots that are new."""
         due: defaultdict[int, list[str]] = defaultdict(list)
         for key, state in states.items():
-            slot = self._slot(state.due, now)
+            slot = -(-state.due // self._width) * self._width
             if slot and (not state.timer or slot < state.timer):
                 state.timer = slot
                 due[slot].append(key)
         return self._bucket.save({key: dump(state) for key, state in states.items()}, due)
 
-    def _slot(self, due: int, now: int) -> int:
-        """The end of the slice of time that an instant lies in, and always to come; 0 for none."""
-        return -(-max(due, now + 1) // self._width) * self._width if due else 0
+    def _wake(self, agenda: Agenda, added: Iterable[int], now: int) -> list[int]:
+        """Note slots, and see to it that each has a timer to come; those that are new."""
+        slots = agenda.slots.union(added)
+        wanted = {-(-max(slot + self._matching.patience, now + 1) // self._width) * self._width for slot in slots}
+        self._bucket.intend(Agenda(slots, agenda.timers | wanted))
+        return sorted(wanted - agenda.timers)
 
 
 class JoinProcessor(StatefulProcessor):
@@ -119,9 +137,9 @@ class JoinProcessor(StatefulProcessor):
         return itertools.chain.from_iterable([self._out(self._keys.take(piece, now)) for piece in _pieces(rows)])
 
     def handleExpiredTimer(self, key: Any, timerValues: Any, expiredTimerInfo: Any) -> Iterator[Row]:  # noqa: ARG002, N802, N803
-        """A slot of a bucket has passed."""
+        """A slot of a bucket may have passed."""
         now = timerValues.getCurrentProcessingTimeInMs()
-        return self._out(self._keys.expire(expiredTimerInfo.getExpiryTimeInMs(), now))
+        return self._out(self._keys.expire(expiredTimerInfo.getExpiryTimeInMs(), now, _clock()))
 
     def close(self) -> None:
         """See `StatefulProcessor.close`."""
@@ -131,6 +149,15 @@ class JoinProcessor(StatefulProcessor):
         for slot in slots:
             self._handle.registerTimer(slot)
         return iter([Row(packed=msgspec.msgpack.encode(emitted))] if emitted else [])
+
+
+def _clock() -> int:
+    """What the driver has told this batch, see `clock`."""
+    context = TaskContext.get()
+    told = None if context is None else context.getLocalProperty(CLOCK)
+    if told is None:
+        raise RuntimeError(f"a batch of the joiner was not told {CLOCK}: nothing can be said to be over")
+    return int(told)
 
 
 def _pieces(rows: Iterable[Any]) -> Iterator[list[Event]]:

@@ -6,17 +6,20 @@ Its checkpoint is state. The rules are in `matching`, what is written is decided
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from stream_trainer.errors import StreamFailed, UsageError
-from stream_trainer.joining.commits import Marker
+from stream_trainer.errors import UsageError
+from stream_trainer.joining.checkpoint import Checkpoint
+from stream_trainer.joining.clock import CLOCK, LogClock, slot_width
+from stream_trainer.joining.join import milliseconds
 from stream_trainer.joining.matching import Emitted
 from stream_trainer.joining.processor import OUT, PACKED, JoinProcessor, pack, unpack
 from stream_trainer.joining.records import events
+from stream_trainer.joining.recovery import Marker
 from stream_trainer.joining.writer import JoinWriter
 from stream_trainer.kafka import spark_options
 from stream_trainer.offsets import Offsets
@@ -70,7 +73,7 @@ class JoinQuery:
         self._join = pipeline.join
         self._settings = settings
         self._writer = writer
-        self._checkpoint = checkpoint_folder(pipeline, settings)
+        self._checkpoint = Checkpoint(checkpoint_folder(pipeline, settings), spark.sparkContext)
 
     def start(
         self, wrote: Callable[[Marker, Any], None], sized: Callable[[int, int], None] | None = None
@@ -84,26 +87,25 @@ class JoinQuery:
         Raises:
             StreamFailed, SparkLost: see `query.failure`.
         """
-        running = RunningStream(_Kept(), f"{self._pipeline.name}'s predictions and labels", self._failure)
-        span = int((self._join.horizon + self._join.kept).total_seconds() * 1000)
+        running = RunningStream(_Kept(self._writer), f"{self._pipeline.name}'s predictions and labels", self._failure)
 
         def on_batch(batch: "DataFrame", batch_id: int) -> None:
             with running.batch():
-                query_id = self._query_id()
-                marker = self._marker(query_id, batch_id)
+                marker = self._marker(batch_id, clock)
                 todo = self._writer.write(marker, _collect(batch))
                 wrote(marker, todo)
                 if sized is not None and running.query is not None:
                     sized(*_size(running.query.lastProgress))
 
         try:
-            lost = self._writer.begin_again(self._query_id(), span)
+            start = self._writer.begin(self._checkpoint.place(), self._join)
+            clock = self._clock()
             running.query = (
-                self._joined(lost, span)
+                self._joined("earliest" if start is None else to_spark_json(start))
                 .writeStream.queryName(f"{self._pipeline.name}-joiner")
                 .outputMode("update")
                 .foreachBatch(on_batch)
-                .option("checkpointLocation", self._checkpoint)
+                .option("checkpointLocation", self._checkpoint.url)
                 .trigger(processingTime=f"{int(self._settings.join.trigger_seconds * 1000)} milliseconds")
                 .start()
             )
@@ -111,14 +113,13 @@ class JoinQuery:
             raise self._failure(error) from error
         return running
 
-    def _joined(self, lost: Marker | None, span: int) -> "DataFrame":
+    def _joined(self, start: str) -> "DataFrame":
         topics, contract, join = self._pipeline.topics, self._pipeline.contract, self._join
         labels = topics.labels
 
         def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return pack(event for batch in batches for event in events(contract, join, labels, batch))
 
-        start = "earliest" if lost is None else to_spark_json(self._writer.inputs_at(lost.at - span))
         options = {
             **spark_options(self._settings.kafka),
             "kafka.fetch.max.wait.ms": "20",
@@ -137,49 +138,42 @@ class JoinQuery:
             )
         )
 
-    def _query_id(self) -> str:
-        """The checkpoint's name, empty before there is one."""
-        found = self._read("metadata")
-        return "" if found is None else str(json.loads(found)["id"])
+    def _clock(self) -> LogClock:
+        horizon, slack, firing = map(milliseconds, (self._join.horizon, self._join.slack, self._join.firing))
 
-    def _marker(self, query_id: str, batch_id: int) -> Marker:
-        entry = self._read(f"offsets/{batch_id}")
-        if entry is None:
-            raise StreamFailed(f"the joiner's offset log in {self._checkpoint} has no entry {batch_id}")
-        _, metadata, *sources = entry.splitlines()
-        ends: Offsets = {}
-        for source in sources:
-            for topic, partitions in json.loads(source).items():
-                ends[topic] = {int(p): int(o) for p, o in partitions.items()}
-        at = int(json.loads(metadata)["batchTimestampMs"])
-        return Marker(query_id=query_id, batch_id=batch_id, next_offsets=ends, digest="", at=at, compare_from={})
+        def look(read: Offsets, planned: int) -> int:
+            return self._writer.read_until(read, planned - slack)
 
-    def _read(self, name: str) -> str | None:
-        """A file of the checkpoint, by Hadoop where it is no folder."""
-        if "://" not in self._checkpoint:
-            path = Path(self._checkpoint, name)
-            return path.read_text() if path.exists() else None
-        gateway: Any = self._spark.sparkContext._jvm  # noqa: SLF001 - pyspark has no public way
-        path = gateway.org.apache.hadoop.fs.Path(f"{self._checkpoint}/{name}")
-        files = path.getFileSystem(self._spark.sparkContext._jsc.hadoopConfiguration())  # noqa: SLF001
-        if not files.exists(path):
-            return None
-        stream = files.open(path)
-        try:
-            return str(gateway.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
-        finally:
-            stream.close()
+        return LogClock(look, width=slot_width(horizon), settle=firing, settled=self._writer.settled)
+
+    def _marker(self, batch_id: int, clock: LogClock) -> Marker:
+        """Of a batch that is about to run; its tasks are told the clock."""
+        ends, at = self._checkpoint.batch(batch_id)
+        self._spark.sparkContext.setLocalProperty(CLOCK, str(clock.at(ends, at)))
+        return Marker(
+            query_id=self._checkpoint.name(),
+            batch_id=batch_id,
+            next_offsets=ends,
+            digest="",
+            at=at,
+            compare_from={},
+            settled=clock.settled,
+        )
 
     def _failure(self, error: BaseException) -> Any:
         gateway = self._spark.sparkContext._gateway  # noqa: SLF001
         return failure(f"{self._pipeline.name}'s joiner", error, getattr(gateway, "proc", None))
 
 
+@dataclass(frozen=True, slots=True)
 class _Kept:
-    """Stands where the trainer has a checkpoint that ends with its query: this one stays."""
+    """Stands where the trainer has a checkpoint that ends with its query: this one stays, what ends is the writer."""
+
+    writer: JoinWriter
 
     def cleanup(self) -> None:
-        """Keeps it."""
+        """No batch runs any more."""
+        self.writer.close()
 
 
 def _size(progress: Any) -> tuple[int, int]:

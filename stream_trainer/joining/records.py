@@ -19,7 +19,7 @@ from stream_trainer.errors import Poison
 from stream_trainer.joining.join import Join, On
 from stream_trainer.schema import Instant, KeyText, key_text, label_type
 
-PREDICTION, LABEL, UNREADABLE = "prediction", "label", "unreadable"
+PREDICTION, LABEL, UNREADABLE, KEYLESS = "prediction", "label", "unreadable", "keyless"
 SHADOW = "challenger"
 
 
@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
     Attributes:
         key: what predictions and labels are joined by.
-        kind: PREDICTION, LABEL or UNREADABLE.
+        kind: PREDICTION, LABEL, UNREADABLE or KEYLESS (a prediction that no label can name: it is only counted).
         at: when Kafka appended it, milliseconds since 1970.
         position: `topic/partition/offset`.
         payload: a packed `Body`; the record's value for labels; the reason for what cannot be read.
@@ -119,7 +119,11 @@ class _Reader:
             return
         for row in parsed:
             key = row.prediction_id if self._on == "prediction_id" else row.key
-            if row.role != SHADOW and key is not None:  # without a business key no label can ever name it
+            if row.role == SHADOW:
+                continue
+            if key is None:
+                yield Event("", KEYLESS, at, position, b"")
+            else:
                 yield Event(key, PREDICTION, at, position, msgspec.msgpack.encode(self._body(row)))
 
     def _body(self, parsed: _Prediction) -> Body:

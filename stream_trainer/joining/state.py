@@ -6,6 +6,7 @@ here writes many requests before it reads their answers, on the same connection 
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ _LENGTH = struct.Struct("!i")
 _SIZE = struct.Struct("<I")
 _SLOT = struct.Struct(">Q")
 _CHUNK = struct.Struct(">QI")
-_KEY, _DUE, _MORE = b"k", b"d", b"m"
+_KEY, _DUE, _MORE, _AGENDA = b"k", b"d", b"m", b"a"
 
 
 class Stored(Protocol):
@@ -94,6 +95,14 @@ def _row(value: bytes) -> bytes:
     return b"\x80\x03B" + _SIZE.pack(len(value)) + value + b"\x85."
 
 
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """The slots under which keys are listed, and the timers that are registered for them."""
+
+    slots: frozenset[int] = frozenset()
+    timers: frozenset[int] = frozenset()
+
+
 class Bucket:
     """The keys of one bucket and, by slots of time, which of them are due."""
 
@@ -130,7 +139,22 @@ class Bucket:
         self._stored.put(dict.fromkeys([name, *names]))
         return list(dict.fromkeys([*keys, *last]))
 
+    def lists(self, slot: int) -> bool:
+        """Whether keys are listed under a slot."""
+        return self._stored.get([_DUE + _SLOT.pack(slot)])[0] is not None
 
+    def agenda(self) -> Agenda:
+        """What `intend` has noted last."""
+        found = self._stored.get([_AGENDA])[0]
+        return Agenda() if found is None else Agenda(*map(frozenset, _AGENDAS.decode(found)))
+
+    def intend(self, agenda: Agenda) -> None:
+        """Note slots and timers; an empty agenda leaves nothing."""
+        noted = msgspec.msgpack.encode((sorted(agenda.slots), sorted(agenda.timers)))
+        self._stored.put({_AGENDA: noted if agenda.slots or agenda.timers else None})
+
+
+_AGENDAS = msgspec.msgpack.Decoder(tuple[list[int], list[int]])
 _HEADS = msgspec.msgpack.Decoder(tuple[int, list[str]])
 _KEYS = msgspec.msgpack.Decoder(list[str])
 

@@ -163,7 +163,9 @@ def test_topics_have_stated_partitions_retention_and_cleanup() -> None:
         "flights.actions": (1, "compact"),
     }
     assert plans["examples"].configs["retention.ms"] == "5400000"
-    assert plans["examples"].configs["message.timestamp.type"] == "LogAppendTime"
+    joined = topic_plans("flights", KafkaSettings(), joined=True)
+    for name in ("examples", "predictions", "labels"):
+        assert joined[name].configs["message.timestamp.type"] == "LogAppendTime"
     assert "retention.ms" not in plans["models"].configs
 
 

@@ -16,8 +16,9 @@ from stream_trainer import lineage as lineages
 from stream_trainer.contract import RESERVED_FIELDS
 from stream_trainer.decode import decode
 from stream_trainer.errors import Corrupt
-from stream_trainer.joining.commits import Marker, digest
+from stream_trainer.joining.commits import digest
 from stream_trainer.joining.matching import unmatched
+from stream_trainer.joining.recovery import Marker
 from stream_trainer.outbox import announcement, rejected_key, rejected_value
 from stream_trainer.store import manifest as manifests
 from stream_trainer.store.aliases import Alias
@@ -298,7 +299,16 @@ def test_records_of_the_joiner() -> None:
         check("unmatched", json.loads(unmatched("a", "p.labels/0/3", milliseconds, reason, value, detail).value))
     ends = {"p.examples": {0: 3}}
     marker = Marker(
-        query_id="q", batch_id=0, next_offsets=ends, digest=digest(["a"]), at=1, compare_from=ends, waiting={0: 2}
+        query_id="q",
+        batch_id=0,
+        next_offsets=ends,
+        digest=digest(["a"]),
+        at=1,
+        compare_from=ends,
+        compare_to=ends,
+        settled=1,
+        waiting={0: 2},
+        waited={0: 1},
     )
     check("join_commit", as_json(marker))
     assert msgspec.json.decode(msgspec.json.encode(marker), type=Marker) == marker

@@ -5,6 +5,15 @@ from datetime import timedelta
 from stream_trainer import Join, Pipeline
 from tests.integration.world import CONTRACT
 
+# The horizon is short enough for timeouts between kills; the broker may stand still for seconds with a record in hand.
+JOIN = Join(
+    on="prediction_id",
+    horizon=timedelta(seconds=20),
+    remember=timedelta(seconds=60),
+    patience=timedelta(seconds=5),
+    on_timeout=False,
+)
+
 
 def __getattr__(name: str) -> Pipeline:
     if name.startswith("__"):
@@ -14,7 +23,7 @@ def __getattr__(name: str) -> Pipeline:
 
 def make_pipeline(name: str) -> Pipeline:
     """The same under any name: its features are those of `world.CONTRACT`; one named `joined-…` has a joiner too."""
-    join = Join(on="prediction_id", horizon=timedelta(hours=1)) if name.startswith("joined-") else None
+    join = JOIN if name.startswith("joined-") else None
     return Pipeline(name=name, contract=CONTRACT, join=join, reference_rows=100)
 
 

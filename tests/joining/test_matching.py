@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from stream_trainer import Join, Pipeline
 from stream_trainer.errors import UsageError
-from stream_trainer.joining.commits import Marker, Plan, Written, after, plan
 from stream_trainer.joining.matching import EXAMPLE, SKIPPED, UNMATCHED, WAITING, Emitted, Matching, dump, load
 from stream_trainer.joining.records import LABEL, PREDICTION, Body, Event
 from stream_trainer.joining.weights import corrected, importance, sampled
@@ -37,13 +36,13 @@ def label(name: str, at: int, value: Any, offset: int, field: str = "prediction_
     return Event(name, LABEL, at, f"p.labels/1/{offset}", json.dumps({field: name, "label": value}).encode())
 
 
-def play(rules: Matching, batches: Sequence[Sequence[Event]], *, patient: bool = True) -> list[Emitted]:
+def play(rules: Matching, batches: Sequence[Sequence[Event]]) -> list[Emitted]:
     """One key's life: each batch goes through stored bytes, as a restart would; at the end all timers."""
     stored: bytes | None = None
     out: list[Emitted] = []
     for batch in batches:
         state = load(stored)
-        out += rules.take(state, batch, 0 if patient else max(e.at for e in batch))
+        out += rules.take(state, batch)
         stored = dump(state)
     state = load(stored)
     while state.due:
@@ -106,10 +105,10 @@ def test_by_key_each_label_is_taught_or_told_once(drawn: list[tuple[bool, int, b
 def test_timers_that_fire_on_time_change_nothing_of_what_is_joined() -> None:
     rules = joining(on_timeout=False)
     state = load(None)
-    out = rules.take(state, [prediction("a", 0)], 0)
+    out = rules.take(state, [prediction("a", 0)])
     assert rules.expire(state, HORIZON) == []
     out += rules.expire(state, HORIZON + 1)
-    out += rules.take(state, [label("a", HORIZON + 1, True, 7)], HORIZON + 2)
+    out += rules.take(state, [label("a", HORIZON + 1, True, 7)])
     assert said(out) == [
         (EXAMPLE, "a:timeout", "False"),
         (UNMATCHED, "p.labels/1/7", "late"),
@@ -147,9 +146,9 @@ def test_ktenas_weights_are_those_where_every_true_label_comes_late() -> None:
 def test_a_late_true_label_is_taught_with_its_weight() -> None:
     rules = joining(on_timeout=False, late_share=1.0)
     state = load(None)
-    out = rules.take(state, [prediction("a", 0, output=0.25)], 0)
+    out = rules.take(state, [prediction("a", 0, output=0.25)])
     out += rules.expire(state, HORIZON + 1)
-    out += rules.take(state, [label("a", HORIZON + 5, True, 7)], HORIZON + 6)
+    out += rules.take(state, [label("a", HORIZON + 5, True, 7)])
     weights = {e.id: json.loads(e.value)["_weight"] for e in out if e.kind == EXAMPLE}
     assert weights == {"a:timeout": pytest.approx(0.75 * 1.25), "a:p.labels/1/7": pytest.approx(1.25)}
 
@@ -160,59 +159,3 @@ def test_a_late_true_label_is_taught_with_its_weight() -> None:
 def test_a_join_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="join"):
         Pipeline(name="p", contract=CONTRACT, join=Join(**{"on": "key", "horizon": timedelta(hours=1), **wrong}))
-
-
-def marker(batch_id: int, end: int, query_id: str = "q") -> Marker:
-    ends = {"p.labels": {0: end}}
-    return Marker(query_id=query_id, batch_id=batch_id, next_offsets=ends, digest="", at=end, compare_from={})
-
-
-class Topic:
-    """The output topics, one id an offset, and a writer that may be killed after its commit."""
-
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.marker: Marker | None = None
-        self.written = Written()
-
-    def restart(self) -> None:
-        since = 0 if self.marker is None else self.marker.compare_from["out"][0]
-        self.written = Written(marker=self.marker, known=set(self.ids[since:]) if self.marker else set())
-
-    def write(self, batch: Marker, ids: Sequence[str]) -> Plan:
-        emitted = [Emitted(EXAMPLE, name) for name in ids]
-        todo = plan(batch, emitted, self.written, {"out": {0: len(self.ids)}})
-        self.ids += [row.id for row in todo.rows]
-        self.marker = todo.marker or self.marker
-        self.written = after(self.written, todo, ids)
-        return todo
-
-
-def test_a_replay_that_finds_its_marker_writes_nothing() -> None:
-    topic = Topic()
-    topic.write(marker(0, 3), ["a:timeout", "b:timeout"])
-    topic.restart()
-    again = topic.write(marker(0, 3), ["b:timeout", "a:timeout"])
-    assert (again.rows, again.marker) == ([], None)
-
-
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
-def test_batches_that_come_back_with_fewer_or_more_rows_write_each_id_once(
-    sizes: list[int], data: st.DataObject
-) -> None:
-    """A crash after a commit, an offset log that lost its entry: the same batch number, other ends, any number of times."""
-    total = sum(sizes)
-    rows = [f"p{i}:timeout" for i in range(total)]
-    topic = Topic()
-    done, number = 0, 0
-    while done < total:
-        for _ in range(data.draw(st.integers(0, 2))):  # written, and killed before Spark has noted it
-            end = data.draw(st.integers(done + 1, total))
-            topic.write(marker(number, end), rows[done:end])
-            topic.restart()
-        end = data.draw(st.integers(done + 1, total))
-        topic.write(marker(number, end), rows[done:end])
-        if data.draw(st.booleans()):
-            topic.restart()
-        done, number = end, number + 1
-    assert sorted(topic.ids) == sorted(rows)

@@ -7,9 +7,10 @@ import httpx
 import pytest
 
 from infra.joining import served_metrics
-from stream_trainer.joining.commits import Marker, Written, plan
+from stream_trainer.joining.commits import Written, plan
 from stream_trainer.joining.matching import OUTCOMES, load
 from stream_trainer.joining.metrics import PREFIX, Metrics
+from stream_trainer.joining.recovery import Marker
 from stream_trainer.settings import JoinSettings
 from tests.joining.test_matching import HORIZON, joining, label, prediction
 
@@ -19,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 def test_outcomes_delays_and_what_waits_are_told() -> None:
     rules = joining(on_timeout=False)
     metrics = Metrics(clock=lambda: 5.0)
-    out = [e for name in "abcd" for e in rules.take(load(None), [prediction(name, 500)], 0)]
+    out = [e for name in "abcd" for e in rules.take(load(None), [prediction(name, 500)])]
     state = load(None)
-    out += rules.take(state, [prediction("e", 0), label("e", 300, True, 1), label("e", 301, True, 2)], 0)
-    out += rules.take(state, [label("e", 302, False, 3)], 0)
+    out += rules.take(state, [prediction("e", 0), label("e", 300, True, 1), label("e", 301, True, 2)])
+    out += rules.take(state, [label("e", 302, False, 3)])
     silent = load(None)
-    out += rules.take(silent, [prediction("f", 0)], 0)
+    out += rules.take(silent, [prediction("f", 0)])
     out += rules.expire(silent, HORIZON + 1)
     marker = Marker(query_id="q", batch_id=0, next_offsets={}, digest="", at=0, compare_from={})
     metrics.wrote(marker, plan(marker, out, Written(), {}))

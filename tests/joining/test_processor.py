@@ -62,7 +62,7 @@ def test_keys_that_share_a_bucket_are_joined_as_if_alone(
     while timers:
         now = min(timers)
         timers.discard(now)
-        emitted, slots = together.expire(now, now)
+        emitted, slots = together.expire(now, now, now)
         assert min(slots, default=now + 1) > now
         out, timers = out + emitted, timers.union(slots)
     by_name = [[[event for event in batch if event.key == name] for batch in batches] for name in NAMES]
@@ -78,9 +78,9 @@ def test_a_slot_of_any_length_is_listed_whole_and_once(count: int) -> None:
     slots = [s for i in range(count) for s in together.take([prediction(f"p{i}", 0)], 0)[1]]
     assert len(slots) == 1
     assert HORIZON < slots[0] < HORIZON * 1.1
-    out, _ = together.expire(slots[0], slots[0])
+    out, _ = together.expire(slots[0], slots[0], slots[0])
     assert sorted(e.id for e in out if e.kind == EXAMPLE) == sorted(f"p{i}:timeout" for i in range(count))
-    assert together.expire(slots[0], slots[0]) == ([], [])
+    assert together.expire(slots[0], slots[0], slots[0]) == ([], [])
 
 
 @pytest.mark.parametrize("count", [0, 1, PACK_EVENTS, 2 * PACK_EVENTS + 1])

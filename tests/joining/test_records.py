@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stream_trainer import Join
 from stream_trainer.joining.join import On
 from stream_trainer.joining.matching import EXAMPLE, Matching, load
-from stream_trainer.joining.records import LABEL, PREDICTION, UNREADABLE, Event, events
+from stream_trainer.joining.records import KEYLESS, LABEL, PREDICTION, UNREADABLE, Event, events
 from tests.integration.world import CONTRACT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,10 +64,10 @@ def taught(found: list[Event], join: Join) -> list[tuple[str, bytes]]:
     rules = Matching(CONTRACT, join)
     named = "prediction_id" if join.on == "prediction_id" else CONTRACT.key
     out = []
-    for key in {event.key for event in found}:
+    for key in {event.key for event in found if event.kind != KEYLESS}:
         value = json.dumps({named: key, "label": True}).encode()
         label = Event(key, LABEL, found[0].at + 5, f"p.labels/0/{len(key)}", value)
-        out += rules.take(load(None), [*(e for e in found if e.key == key), label], found[0].at)
+        out += rules.take(load(None), [*(e for e in found if e.key == key), label])
     return sorted((e.id, e.value) for e in out if e.kind == EXAMPLE)
 
 
@@ -79,7 +80,8 @@ def test_blocks_and_single_records_join_to_the_same_examples(
     blocks = [block(of[a:b]) for a, b in itertools.pairwise([0, *cuts, len(of)]) if a < b]
     by_block, by_row = read(blocks, join), read([single(row) for row in of], join)
     assert [(e.key, e.kind, e.payload) for e in by_block] == [(e.key, e.kind, e.payload) for e in by_row]
-    assert len(by_block) == sum(on == "prediction_id" or row["key"] is not None for row in of)
+    keyless = sum(on == "key" and row["key"] is None for row in of)
+    assert Counter(e.kind for e in by_block) == +Counter({PREDICTION: len(of) - keyless, KEYLESS: keyless})
     assert taught(by_block, join) == taught(by_row, join)
 
 

@@ -172,3 +172,37 @@ def test_a_restart_and_a_lost_checkpoint_teach_nothing_twice(scene: Callable[...
     ids = [e["_example_id"] for e in it.examples()]
     assert len(ids) == len(set(ids)) == 31
     assert it.unmatched() == []
+
+
+def test_after_a_lost_and_a_restored_checkpoint_no_timeout_is_added_to_a_label(scene: Callable[..., Scene]) -> None:
+    """The horizon of the first predictions has passed long before they are read again."""
+    it = scene(horizon=timedelta(seconds=4), remember=timedelta(hours=1), on_timeout=False)
+    checkpoint = Path(checkpoint_folder(it.pipeline, it.settings))
+    backup = checkpoint.with_name("backup")
+    it.predict("a", "b", "c")
+    it.label("a")
+    with it.joining():
+        until(lambda: len(it.examples()) == 3, "a label and two timeouts")
+    shutil.copytree(checkpoint, backup)
+    it.predict("d", "e")
+    it.label("d")
+    with it.joining():
+        until(lambda: len(it.examples()) == 5, "one more of each")
+    for loss in ("restored", "lost"):
+        shutil.rmtree(checkpoint)
+        if loss == "restored":
+            shutil.copytree(backup, checkpoint)
+        it.predict(f"f-{loss}")
+        it.label(f"f-{loss}")
+        seen = len(it.commits())
+        with it.joining():
+            until(lambda: len(it.commits()) > seen, "its first batch")  # noqa: B023
+            until(lambda: any(e["_prediction_id"] == f"f-{loss}" for e in it.examples()), "the last")  # noqa: B023
+    ids = [e["_example_id"].partition(":") for e in it.examples()]
+    taught = {name: label if label == "timeout" else "label" for name, _, label in ids}
+    assert taught == {"a": "label", "b": "timeout", "c": "timeout", "d": "label", "e": "timeout", **FS}
+    assert len(ids) == 7
+    assert it.unmatched() == []
+
+
+FS = {"f-restored": "label", "f-lost": "label"}
