@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,11 +24,12 @@ from stream_trainer.joining.join import On
 from stream_trainer.joining.weights import sampled
 from stream_trainer.kafka import Admin, librdkafka_options, topic_plans
 from stream_trainer.settings import JoinSettings, KafkaSettings, Settings, TrainerSettings
-from tests.integration.world import CONTRACT, World, until
+from tests.integration.world import CONTRACT, World
 from tests.joining.test_spark import Scene
 from tests.serving.fixtures import Harness, serving
 
-INSTANCES = 40
+INSTANCES, LEARNED = 40, 300
+LOOKS = 600
 _numbers = itertools.count()
 
 
@@ -65,6 +67,15 @@ def ask(client: Client, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def looked(condition: Callable[[], bool], scene: Scene) -> None:
+    """Wait, counted in looks: on a machine with other work the joiner's first batch may take minutes."""
+    for _ in range(LOOKS):
+        if condition():
+            return
+        threading.Event().wait(0.5)
+    raise AssertionError(f"after {LOOKS} looks: {len(scene.examples())} examples, unmatched {scene.unmatched()[:3]}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("on", "rate"), [("prediction_id", 0.5), ("key", 1.0)])
@@ -84,7 +95,7 @@ def test_what_was_answered_is_scored_when_its_label_comes_back(
     producer = Producer({**librdkafka_options(settings.kafka), "partitioner": "murmur2_random", "log_level": 0})
     world = World(spark, pipeline, settings, producer)
     scene = Scene(joining_session(spark, settings), pipeline, settings, producer)
-    world.send_good(300)
+    world.send_good(LEARNED)
     world.train()
     version = world.store.highest()
 
@@ -101,7 +112,8 @@ def test_what_was_answered_is_scored_when_its_label_comes_back(
     rows = list(zip(said, examples, strict=True))
     taught = [(row, example) for row, example in rows if example["y"] or sampled(row["prediction_id"], rate)]
     with scene.joining():
-        until(lambda: len(scene.examples()) == 300 + len(taught), "the examples of all labels")
+        looked(lambda: len(scene.examples()) >= LEARNED + len(taught), scene)
+    assert len(scene.examples()) == LEARNED + len(taught)
     assert scene.unmatched() == []
     world.train()
 
