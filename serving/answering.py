@@ -13,7 +13,7 @@ from serving.batching import Batches, BatchLimits
 from serving.clock import Clock
 from serving.follower import Follower
 from serving.metrics import Metrics
-from serving.model import Served
+from serving.model import Served, as_served
 from serving.prediction_ids import PredictionIds
 from serving.prediction_log import PredictionSink
 from serving.prediction_records import Answered, Role
@@ -22,7 +22,6 @@ from serving.rows import Rows
 from serving.shadow import Shadow, Shadowed
 from serving.trial_status import Challenger
 from stream_trainer.features import encode
-from stream_trainer.joining.weights import corrected
 from stream_trainer.learner import answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.schema import feature_columns, field_names, key_text
@@ -175,11 +174,9 @@ def predictor(pipeline: Pipeline) -> Callable[[Served, Rows], Tensor]:
     """Parsed rows to outputs, by the same columns and the same features as training."""
     contract, learner = pipeline.contract, pipeline.learner
 
-    rate = 1.0 if pipeline.join is None else pipeline.join.negative_rate
-
     def predict(served: Served, rows: Rows) -> Tensor:
         outputs = answer(learner, served.state, encode(contract, feature_columns(contract, rows.columns)))
-        return outputs if rate >= 1 else corrected(outputs, rate)
+        return as_served(served, outputs)
 
     return predict
 

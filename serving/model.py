@@ -17,6 +17,7 @@ from torch import Tensor
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.features import encode
 from stream_trainer.ipc import Limits
+from stream_trainer.joining.weights import corrected
 from stream_trainer.learner import State, answer
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
@@ -44,6 +45,7 @@ class Served:
 
     Attributes:
         covered_at: when the trainer last saw the end of the log covered by this version.
+        negative_rate: the share of false labels that it was taught: the odds of what it says are that much too high.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Served:
     state: State
     manifest: Manifest
     covered_at: datetime
+    negative_rate: float = 1.0
 
     @property
     def trained_through(self) -> datetime | None:
@@ -92,7 +95,20 @@ def load(store: ModelStore, pipeline: Pipeline, number: int, *, sha256: str | No
     columns, expected = _golden(pipeline, golden, where)
     _warm_up(pipeline, state, columns, expected, where)
     covered_at = manifest.covered_at or manifest.created_at
-    return Served(number=number, sha256=version.sha256, state=state, manifest=manifest, covered_at=covered_at)
+    return Served(
+        number=number,
+        sha256=version.sha256,
+        state=state,
+        manifest=manifest,
+        covered_at=covered_at,
+        # A version of an older release does not say; all there is then is the pipeline of today.
+        negative_rate=manifest.negative_rate or pipeline.negative_rate,
+    )
+
+
+def as_served(served: Served, outputs: Tensor) -> Tensor:
+    """What the model says as it is answered: of a binary label, corrected for the false labels that it was not taught."""
+    return outputs if served.negative_rate >= 1 else corrected(outputs, served.negative_rate)
 
 
 def _manifest(store: ModelStore, number: int, sha256: str | None, where: str) -> Version:

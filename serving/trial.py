@@ -18,11 +18,12 @@ from serving.clock import Clock
 from serving.examples_log import ExamplesLog, KafkaExamples
 from serving.lone_threads import lone_thread
 from serving.metrics import Metrics
-from serving.model import Refused, Served, load
+from serving.model import Refused, Served, as_served, load
 from serving.trial_status import Challenger, Pair, Status, show, status_of
 from stream_trainer.announcing import announce
 from stream_trainer.contest import Contest, Rules
 from stream_trainer.errors import InputLost
+from stream_trainer.evaluation.counts import fair
 from stream_trainer.learning import to_batch
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.settings import Settings, TrialSettings
@@ -213,11 +214,13 @@ class Trial:
         self._next_bounds = self._monotonic() + self._poll_seconds
 
     def _compare(self, run: _Run, rows: pa.Table) -> bool:
-        """Whether that decided it."""
-        predict = self._pipeline.learner.predict
+        """Whether that decided it. What is compared is what requests are answered, on rows that stand for what was asked."""
+        predict, contract = self._pipeline.learner.predict, self._pipeline.contract
         try:
-            batch = to_batch(self._pipeline, rows)
-            one, other = (predict(served.state, batch.features) for served in (run.champion, run.challenger))
+            batch = to_batch(self._pipeline, fair(contract.label.task, contract.label.name, rows))
+            one, other = (
+                as_served(served, predict(served.state, batch.features)) for served in (run.champion, run.challenger)
+            )
             run.contest = run.contest.add(one, other, batch.labels)
         except Exception:
             self._begin_again(run)  # these rows are taken: going on without them would be another trial

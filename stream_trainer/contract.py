@@ -15,7 +15,15 @@ from stream_trainer.errors import UsageError
 
 Task = Literal["binary", "multiclass", "regression"]
 
-RESERVED_FIELDS = ("_example_id", "_prediction_id", "_model_version", "_output", "_weight", "_label_time")
+RESERVED_FIELDS = (
+    "_example_id",
+    "_prediction_id",
+    "_model_version",
+    "_output",
+    "_weight",
+    "_label_time",
+    "_negative_rate",
+)
 FLOAT32_MAX = 3.4028234663852886e38
 MAX_TEXT = 256
 MAX_KEY = 1024

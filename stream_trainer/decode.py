@@ -21,6 +21,7 @@ from stream_trainer import ipc
 from stream_trainer.contract import FLOAT32_MAX, RESERVED_FIELDS, Contract
 from stream_trainer.errors import Poison
 from stream_trainer.schema import (
+    RATE_ATTRIBUTE,
     TIMESTAMP,
     WEIGHT_ATTRIBUTE,
     arrow_fields,
@@ -49,6 +50,7 @@ ACCOUNTING = [
     pa.field("_append_time", TIMESTAMP),
     pa.field("_unknown_fields", pa.int32()),
     pa.field("_weight", pa.float64()),
+    pa.field("_negative_rate", pa.float64()),
     pa.field("_reason", pa.string()),
     pa.field("_bytes", pa.binary()),
     pa.field("_length", pa.int64()),
@@ -316,6 +318,7 @@ def _accounting(rows: Sequence[_Row]) -> list[pa.Array]:
         [r.position.append_time for r in rows],
         [r.unknown_fields for r in rows],
         [getattr(r.parsed, WEIGHT_ATTRIBUTE, None) for r in rows],
+        [getattr(r.parsed, RATE_ATTRIBUTE, None) for r in rows],
         [r.reason for r in rows],
         [r.raw[:KEPT_BYTES] if bad else None for r, bad in zip(rows, rejected, strict=True)],
         [len(r.raw) if bad else None for r, bad in zip(rows, rejected, strict=True)],

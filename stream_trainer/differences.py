@@ -3,17 +3,19 @@
 A digest in the manifest is enough to compare; the stored file, while it is still there, says which tensor differs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import torch
+from msgspec import UNSET
 from torch import Tensor
 
 from stream_trainer import lineage as lineages
 from stream_trainer.errors import Corrupt
+from stream_trainer.evaluation.scores import SCORING
 from stream_trainer.evaluation.table import EVALUATION
-from stream_trainer.lineage import BASELINE, Lineage
+from stream_trainer.lineage import BASELINE, PREQUENTIAL, Lineage
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import Manifest, Rows, tensors
 from stream_trainer.store.manifest import canonical_json, sha256
@@ -74,12 +76,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def changes(pipeline: Pipeline, manifest: Manifest) -> list[Change]:
-    """What is not as it was: seed, hyper-parameters, strategy, threads, CPU, libraries."""
+    """What is not as it was: seed, hyper-parameters, strategy, threads, CPU, libraries, the form of scores, sampling."""
     here = {
         "seed": pipeline.seed,
         "strategy": local.NAME,
         "threads": local.THREADS,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "scoring": SCORING,
         **_under("hyperparameters", pipeline.learner.hyperparameters()),
         **_under("library", libraries()),
     }
@@ -88,11 +91,19 @@ def changes(pipeline: Pipeline, manifest: Manifest) -> list[Change]:
         "strategy": manifest.strategy,
         "threads": manifest.threads,
         "cpu_capability": manifest.cpu_capability,
+        "scoring": scoring(manifest),
         **_under("hyperparameters", manifest.hyperparameters),
         **_under("library", manifest.libraries),
     }
+    if manifest.negative_rate is not UNSET:
+        here["negative_rate"], recorded["negative_rate"] = pipeline.negative_rate, manifest.negative_rate
     pairs = {name: (_text(recorded.get(name)), _text(here.get(name))) for name in {**recorded, **here}}
     return [Change(version=manifest.version, what=name, recorded=a, here=b) for name, (a, b) in pairs.items() if a != b]
+
+
+def scoring(manifest: Manifest) -> int:
+    """The form of a version's scores. Those of another form are left out of a comparison: they are computed otherwise now."""
+    return 1 if manifest.scoring is UNSET else manifest.scoring
 
 
 def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -130,6 +141,9 @@ def compare(pipeline: Pipeline, lineage: Lineage, manifest: Manifest, stored: St
     names = sorted({*wanted, *found}, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
     files = [name for name in names if wanted.get(name) != found.get(name)]
     fields = _fields(lineage, manifest)
+    if scoring(manifest) != SCORING:
+        files = [name for name in files if not _is_scores(name, rebuilt, stored)]
+        fields = [field for field in fields if field.name != "metrics"]
     if not files and not fields:
         return None
     tensor = None
@@ -145,6 +159,22 @@ def compare(pipeline: Pipeline, lineage: Lineage, manifest: Manifest, stored: St
         tensor=tensor,
         reasons=_reasons(pipeline, manifest, files, fields),
     )
+
+
+def _is_scores(name: str, rebuilt: Mapping[str, bytes], stored: Stored) -> bool:
+    """Whether a file that differs does so in its scores alone, as far as what is stored tells."""
+    if name != TRAINER or name not in rebuilt:
+        return name == EVALUATION
+    kept = stored(name)
+    if kept is None:
+        return True
+    both = [tensors.from_bytes(data, TRAINER) for data in (kept, rebuilt[name])]
+    old, new = ({key: t for key, t in named.items() if not key.startswith(PREQUENTIAL)} for named in both)
+    return old.keys() == new.keys() and not any(_differs(old[key], new[key]) for key in old)
+
+
+def _differs(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape or a.dtype != b.dtype or bool(_differing(a, b))
 
 
 def _fields(lineage: Lineage, manifest: Manifest) -> list[Field]:

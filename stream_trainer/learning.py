@@ -14,8 +14,10 @@ import torch
 from stream_trainer import gates, offsets
 from stream_trainer import lineage as lineages
 from stream_trainer.acts import Act, Read
+from stream_trainer.evaluation.counts import counted, fair_places
 from stream_trainer.features import encode
 from stream_trainer.gates import Evidence
+from stream_trainer.joining.weights import corrected
 from stream_trainer.learner import Batch, LearnReport
 from stream_trainer.lineage import Lineage
 from stream_trainer.offsets import Ranges
@@ -109,6 +111,7 @@ def _test(
         batch.labels,
         answers=_answers(pipeline, rows),
         segments=[rows.column(name).to_pylist() for name in pipeline.contract.segments],
+        counted=counted(pipeline.spec.task, rows),
     )
     return replace(lineage, prequential=prequential), loss
 
@@ -164,10 +167,22 @@ def _train(
     return replace(
         lineage,
         state=state,
-        seen=lineage.seen.add(pipeline, rows, outputs),
+        seen=_seen(pipeline, lineage.seen, rows, outputs),
         history=lineage.history.add(report, loss),
         pending=replace(pending, rows=pending.rows + Rows(trained=batch.rows)),
     )
+
+
+def _seen(pipeline: Pipeline, seen: lineages.Seen, rows: pa.Table, outputs: torch.Tensor) -> lineages.Seen:
+    """What was learned of the data's distribution: of what was asked, also where false labels were sampled away."""
+    said = counted(pipeline.spec.task, rows)
+    if said is None or (said.rates >= 1).all():
+        return seen.add(pipeline, rows, outputs)
+    places = fair_places(pipeline.spec.task, pipeline.contract.label.name, rows)
+    if places is None or not len(places):
+        return seen
+    answers = corrected(outputs.to(torch.float64), torch.from_numpy(said.rates))
+    return seen.add(pipeline, rows.take(places), answers[torch.from_numpy(places)])
 
 
 def _account(pipeline: Pipeline, lineage: Lineage, cut: Cut, rows: pa.Table, *, usable: int) -> Lineage:

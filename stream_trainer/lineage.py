@@ -15,6 +15,7 @@ from torch import Tensor
 from stream_trainer import offsets, reference, schema
 from stream_trainer.acts import CutActs, Read
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.scores import SCORING
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
 from stream_trainer.gates import History
@@ -30,7 +31,7 @@ from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
 GOLDEN_ROWS = 8
-_LEARNER, _PREQUENTIAL, _HISTORY = "learner.", "prequential.", "gates."
+_LEARNER, PREQUENTIAL, _HISTORY = "learner.", "prequential.", "gates."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ def fresh(pipeline: Pipeline, position: Offsets, number: int = 1) -> Lineage:
         number=number,
         position=position,
         state=pipeline.learner.init(pipeline.spec, pipeline.seed),
-        prequential=_unscored(pipeline),
+        prequential=unscored(pipeline),
         history=History.fresh(),
         seen=Seen(),
         total=Rows(),
@@ -193,7 +194,7 @@ def load(
 def to_files(pipeline: Pipeline, lineage: Lineage) -> dict[str, bytes]:
     """The data files of the version that this lineage is about to become."""
     training = {f"{_LEARNER}{name}": tensor for name, tensor in lineage.state.training.items()}
-    training |= {f"{_PREQUENTIAL}{name}": tensor for name, tensor in lineage.prequential.tensors().items()}
+    training |= {f"{PREQUENTIAL}{name}": tensor for name, tensor in lineage.prequential.tensors().items()}
     training |= {f"{_HISTORY}{name}": tensor for name, tensor in lineage.history.tensors().items()}
     files = {
         WEIGHTS: tensors.to_bytes(lineage.state.serving),
@@ -237,9 +238,9 @@ def _golden(pipeline: Pipeline, lineage: Lineage) -> pa.Table:
 
 def _prequential(pipeline: Pipeline, source: Version, training: Mapping[str, Tensor]) -> Prequential:
     """What a version knows of its scores. One of an older release kept them otherwise: they begin anew, the weights go on."""
-    if EVALUATION not in source.manifest.files:
-        return _unscored(pipeline)
-    return Prequential.from_tensors(pipeline.spec.task, _under(_PREQUENTIAL, training))
+    if EVALUATION not in source.manifest.files or source.manifest.scoring != SCORING:
+        return unscored(pipeline)
+    return Prequential.from_tensors(pipeline.spec.task, _under(PREQUENTIAL, training))
 
 
 def _seen(store: ModelStore, source: Version) -> Seen:
@@ -256,7 +257,8 @@ def _seen(store: ModelStore, source: Version) -> Seen:
     return Seen(reference=frozen, digest=digest, learned=learned, baseline=baseline)
 
 
-def _unscored(pipeline: Pipeline) -> Prequential:
+def unscored(pipeline: Pipeline) -> Prequential:
+    """Before any row was scored."""
     return Prequential.fresh(pipeline.spec.task, pipeline.spec.outputs, len(pipeline.contract.segments))
 
 

@@ -56,6 +56,11 @@ class Pipeline:
         return Topics(self.name)
 
     @property
+    def negative_rate(self) -> float:
+        """The share of false labels that are taught."""
+        return 1.0 if self.join is None else float(self.join.negative_rate)
+
+    @property
     def spec(self) -> FeatureSpec:
         """The columns of its feature tensors."""
         return feature_spec(self.contract)

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from stream_trainer.contract import Task
 from stream_trainer.evaluation.baselines import Floats, Memory, known_after, nothing_known
+from stream_trainer.evaluation.counts import Counted
 from stream_trainer.evaluation.scores import Scores, bounded_labels, score_rows
 from stream_trainer.evaluation.segments import Codes, Segments
+from stream_trainer.joining.weights import corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,36 +83,45 @@ class Prequential:
         *,
         answers: Answers | None = None,
         segments: Sequence[Sequence[str | None]] = (),
+        counted: Counted | None = None,
     ) -> "tuple[Prequential, float]":
-        """With a block added, and the trained forecasts' mean loss over the block; itself and 0 for an empty one.
+        """With a block added, and what learning starts from: the mean loss over the block; itself and 0 for an empty one.
+
+        That loss is of `outputs` as they are and of each row once: the world that the learner sees. Scores are of the world
+        that users see: rows count what they stand for, and where false labels are sampled away `outputs` are corrected as
+        serving corrects them.
 
         Args:
             outputs: as a learner predicts them, with the weights from before the block.
             labels: float64 `[rows]`, in log order.
             answers: what serving had said of the rows, where it did.
             segments: a column of text for each segment.
+            counted: how much the rows count; None when all count once.
         """
         if not len(labels):
             return self, 0.0
         y = bounded_labels(self.task, labels)
+        counts = np.ones(len(y)) if counted is None else counted.each(y)
         named, codes = self.segments.encode(segments) if segments else (self.segments, _no_codes(self, len(y)))
         known = np.broadcast_to(self.known, (len(y), len(self.known)))
-        columns = score_rows(self.task, outputs.numpy(), y, known)
+        raw = columns = score_rows(self.task, outputs.numpy(), y, known, counts)
+        if counted is not None and (counted.rates < 1).any():
+            columns = score_rows(self.task, _corrected(outputs, counted.rates), y, known, counts)
         after = replace(
             self,
             trained=self.trained.add(columns, codes),
-            served=self.served if answers is None else self._answered(answers, y, codes),
-            known=known_after(self.task, self.known, y),
+            served=self.served if answers is None else self._answered(answers, y, codes, counts),
+            known=known_after(self.task, self.known, y, counts),
             segments=named,
         )
-        return after, float(columns[:, 0].mean())
+        return after, float(raw[:, 0].mean())
 
-    def _answered(self, answers: Answers, y: Floats, codes: Codes) -> Scores:
+    def _answered(self, answers: Answers, y: Floats, codes: Codes, counts: Floats) -> Scores:
         some = np.flatnonzero(answers.versions > 0)
         if not len(some):
             return self.served
         known = self.memory.at(answers.versions[some], self.known)
-        columns = score_rows(self.task, answers.outputs[some], y[some], known)
+        columns = score_rows(self.task, answers.outputs[some], y[some], known, counts[some])
         return self.served.add(columns, codes[some])
 
     def metrics(self) -> dict[str, Any]:
@@ -144,6 +155,11 @@ class Prequential:
             memory=Memory(tensors["memory"].numpy()),
             segments=Segments.from_bytes(tensors["segments"].numpy().tobytes()),
         )
+
+
+def _corrected(outputs: Tensor, rates: Floats) -> NDArray[Any]:
+    found: NDArray[Any] = corrected(outputs.to(torch.float64), torch.from_numpy(rates)).numpy()
+    return found
 
 
 def _no_codes(of: Prequential, rows: int) -> Codes:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stream_trainer import effects, history, learning, offsets, warm_start
 from stream_trainer import lineage as lineages
-from stream_trainer.differences import Change, Difference, changes, compare, digests
+from stream_trainer.differences import Change, Difference, changes, compare, digests, scoring
 from stream_trainer.errors import Corrupt, InputLost, StoreDamaged, UsageError
 from stream_trainer.learning import Cut
 from stream_trainer.lineage import Lineage, Pending
@@ -102,7 +102,7 @@ def replay(
         run.refuse_lost(chain)
     lineage = _opened(pipeline, store, first) if start is not None else _fresh(pipeline, chain[0].manifest)
     for done, version in enumerate(chain, start=1):
-        before = _standing_before(lineage, version.manifest)
+        before = _standing_before(pipeline, lineage, version.manifest)
         after = run.learned(before, version)
         difference = compare(pipeline, after, version.manifest, lambda name, v=version: _stored(store, v, name))  # type: ignore[misc]
         if difference is not None:
@@ -224,8 +224,13 @@ def _opened(pipeline: Pipeline, store: ModelStore, version: Version) -> Lineage:
         raise StoreDamaged(f"version {version.number} cannot be begun with: {error}") from error
 
 
-def _standing_before(lineage: Lineage, manifest: Manifest) -> Lineage:
-    """The lineage as it stood when the first cut of a version came: its weights are its parent's, its place is its own."""
+def _standing_before(pipeline: Pipeline, lineage: Lineage, manifest: Manifest) -> Lineage:
+    """The lineage as it stood when the first cut of a version came: its weights are its parent's, its place is its own.
+
+    Scores begin anew where a lineage went on with another form of them.
+    """
+    if lineage.parent is not None and scoring(lineage.parent.manifest) != scoring(manifest):
+        lineage = replace(lineage, prequential=lineages.unscored(pipeline))
     counted = {name: getattr(manifest.total, name) - getattr(manifest.rows, name) for name in Rows.__struct_fields__}
     return replace(
         lineage,

@@ -39,7 +39,9 @@ Columns = Sequence[Sequence[Any] | NDArray[np.float64]]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _Weight = Annotated[float, Meta(ge=0, le=FLOAT32_MAX)] | None
-WEIGHT_ATTRIBUTE = f"r{RESERVED_FIELDS.index('_weight')}"
+_Rate = Annotated[float, Meta(gt=0, le=1)] | None
+_RESERVED_TYPES = {"_weight": _Weight, "_negative_rate": _Rate}
+WEIGHT_ATTRIBUTE, RATE_ATTRIBUTE = (f"r{RESERVED_FIELDS.index(name)}" for name in _RESERVED_TYPES)
 _NUMBER = pa.float64()
 _VECTOR = pa.list_(_NUMBER)
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -109,7 +111,7 @@ def struct_type(contract: Contract, kind: Kind, *, strict: bool = False) -> type
     ]
     rename = {f"f{i}": name for i, name in enumerate(names)}
     if whole:
-        fields += [(f"r{i}", _Weight if name == "_weight" else Any, None) for i, name in enumerate(RESERVED_FIELDS)]
+        fields += [(f"r{i}", _RESERVED_TYPES.get(name, Any), None) for i, name in enumerate(RESERVED_FIELDS)]
         rename |= {f"r{i}": name for i, name in enumerate(RESERVED_FIELDS)}
     return msgspec.defstruct(kind.title(), fields, rename=rename, kw_only=True, forbid_unknown_fields=strict, gc=False)
 

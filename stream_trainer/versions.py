@@ -9,6 +9,7 @@ from importlib.metadata import version as installed
 import torch
 from msgspec import UNSET
 
+from stream_trainer.evaluation.scores import SCORING
 from stream_trainer.lineage import Lineage
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.store import FileEntry, Manifest, Version
@@ -78,6 +79,8 @@ def manifest_of(
         actions=list(pending.acts) or UNSET,
         asked=lineage.asked or UNSET,
         acted_before=_acted_before(head) or UNSET,
+        negative_rate=pipeline.negative_rate,
+        scoring=SCORING,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from monitors.performance.exact import exact
 from monitors.performance.tally import BINS, CALIBRATION_BINS, KEPT_CLASSES, OLDER, Bins, Losses, Tally, newest
 from stream_trainer.contract import Contract, Task
+from stream_trainer.evaluation.counts import fair
 
 Floats = NDArray[np.float64]
 Segments = Mapping[str, Sequence[str | None]]
@@ -29,10 +30,14 @@ OTHERS, NONE = "*", "(none)"
 
 
 def joined(contract: Contract, decoded: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of `stream_trainer.decode.decode` that are good and say what was answered, by which version."""
+    """The rows of `stream_trainer.decode.decode` that are good and say what was answered, by which version.
+
+    Where rows do not count alike they are a fair sample (`counts.fair`): tests by rows then keep the rate that they state.
+    """
     good = pc.and_(pc.is_null(decoded.column("_reason")), pc.is_valid(decoded.column("_output")))
     names = ["_model_version", "_output", contract.event_time, contract.label.name, *contract.segments]
-    return decoded.filter(good).select(list(dict.fromkeys(names)))
+    rows = fair(contract.label.task, contract.label.name, decoded.filter(good))
+    return rows.select(list(dict.fromkeys(names)))
 
 
 def tally(contract: Contract, rows: pa.RecordBatch, kept: Mapping[str, frozenset[str]]) -> Tally:

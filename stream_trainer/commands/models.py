@@ -1,5 +1,6 @@
 """`models list|show|verify|report`: look at the versions of a pipeline; the commands that change something stand beside."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +22,8 @@ app.command("gc", epilog="Example: stream-trainer models gc examples.flights.pip
 app.command("report", epilog="Example: stream-trainer models report examples.flights.pipeline:pipeline --out report")(
     report
 )
+
+_BASELINES = ("no_change", "majority")
 
 Number = Annotated[int | None, typer.Argument(metavar="VERSION", help="A version's number; the newest without.")]
 
@@ -56,6 +59,7 @@ def list_versions(
     if not numbers:
         typer.echo(f"{store.describe()} has no versions yet: `stream-trainer train {pipeline}` makes them")
         return
+    columns = _columns(versions[-1].manifest.metrics) if versions else []
     rows = [
         (
             v.number,
@@ -64,16 +68,27 @@ def list_versions(
             v.manifest.rows.rejected,
             v.manifest.total.trained,
             f"{v.manifest.trained_through:%Y-%m-%d %H:%M}" if v.manifest.trained_through else None,
-            *(f"{x:.3f}" for x in v.manifest.metrics.values() if isinstance(x, float)),
+            *(_score(v.manifest.metrics, *column) for column in columns),
             "" if v.manifest.passed else "failed",
             roles.get(v.number),
         )
         for v in versions
     ]
-    scores = [name.replace("_", " ") for name, x in versions[-1].manifest.metrics.items() if isinstance(x, float)]
+    scores = [(of or name).replace("_", " ") for of, name in columns]
     print_table(
         ("version", "created", "trained", "rejected", "total", "trained through", *scores, "gates", "role"), rows
     )
+
+
+def _columns(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Forecaster (empty: the model) and score: all of the model's, and beside its loss, the first, that of both baselines."""
+    own = [("", name) for name, x in metrics.items() if isinstance(x, float)]
+    return own[:1] + [(of, name) for of in _BASELINES for _, name in own[:1] if name in metrics.get(of, {})] + own[1:]
+
+
+def _score(metrics: Mapping[str, Any], of: str, name: str) -> str | None:
+    value = (metrics.get(of, {}) if of else metrics).get(name)
+    return f"{value:.3f}" if isinstance(value, float) else None
 
 
 @app.command("show", epilog="Example: stream-trainer models show examples.flights.pipeline:pipeline 42")

@@ -26,18 +26,18 @@ def nothing_known(task: Task, outputs: int) -> Floats:
     return known
 
 
-def known_after(task: Task, known: Floats, labels: Floats) -> Floats:
-    """What is known after a block of labels, `[rows]`, in log order; itself after an empty one."""
+def known_after(task: Task, known: Floats, labels: Floats, weights: Floats) -> Floats:
+    """What is known after a block of labels, `[rows]`, in log order, that count `weights`, `[rows]`; itself after an empty one."""
     if not len(labels):
         return known
     after = known.copy()
     if not np.isnan(known[_LAST]):
-        after[_AGREED] += np.sum(labels == known[_LAST])
-        after[_OF] += len(labels)
+        after[_AGREED] += np.sum((labels == known[_LAST]) * weights)
+        after[_OF] += weights.sum()
     if task == "regression":
-        after[_COUNTS:] += (len(labels), labels.sum())
+        after[_COUNTS:] += (weights.sum(), (labels * weights).sum())
     else:
-        after[_COUNTS:] += np.bincount(labels.astype(np.int64), minlength=len(known) - _COUNTS)
+        after[_COUNTS:] += np.bincount(labels.astype(np.int64), weights=weights, minlength=len(known) - _COUNTS)
     after[_LAST] = labels[-1]
     return after
 
@@ -63,7 +63,7 @@ def class_forecasts(known: Floats) -> tuple[Floats, Floats]:
 def number_forecasts(known: Floats) -> tuple[Floats, Floats]:
     """The last value and the mean, each `[rows]`; 0 before the first label."""
     rows, total = known[:, _COUNTS], known[:, _COUNTS + 1]
-    return np.nan_to_num(known[:, _LAST], nan=0.0), total / np.maximum(rows, 1.0)
+    return np.nan_to_num(known[:, _LAST], nan=0.0), np.divide(total, rows, out=np.zeros(len(known)), where=rows > 0)
 
 
 class Memory:

@@ -19,9 +19,12 @@ FORECASTERS = ("model", "no_change", "majority")
 _FLOOR = 1e-7
 # Squares of larger numbers would leave float32, and one of them would outweigh every running sum.
 LARGEST = 1e15
-# Columns of a row: (loss, hit) or (squared, absolute error) of each forecaster; the probability whose calibration
-# is judged (of true, or of the likeliest class); the label.
-_COLUMNS, _SHOWN, _LABEL = 8, 6, 7
+# Which form scores are kept in; a manifest without it has the first.
+SCORING = 2
+# Columns of a row: (loss, hit) or (squared, absolute error) of each forecaster; the model's probability whose calibration
+# is judged (of true, or of the likeliest class); the label; that probability of both baselines; how much the row counts.
+_COLUMNS, _LABEL, _COUNT = 11, 7, 10
+_SHOWN = (6, 8, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +33,9 @@ class Scores:
 
     Attributes:
         task: what kind of label.
-        rows: float32 `[n ≤ WINDOW, 8]`, oldest first.
+        rows: float32 `[n ≤ WINDOW, 11]`, oldest first.
         codes: int16 `[n, segments]`, see `Segments`.
-        sums: float64 `[8]`, column sums since the first row.
+        sums: float64 `[11]`, since the first row: of each column, every row times its count; last the sum of the counts.
         seen: rows since the first.
     """
 
@@ -59,39 +62,40 @@ class Scores:
             self,
             rows=np.concatenate([self.rows, columns.astype(np.float32)])[-WINDOW:],
             codes=np.concatenate([self.codes, codes])[-WINDOW:],
-            sums=self.sums + columns.sum(0),
+            sums=self.sums + _weighted(columns).sum(0),
             seen=self.seen + len(columns),
         )
 
     def metrics(self) -> dict[str, Any]:
-        """Plain values: over the window, and under `since_start` over everything.
+        """Plain values: over the window, and under `since_start` over everything; each row as much as it counts.
 
         Binary and classes: `log_loss`, `accuracy`, `ece`, for binary also `roc_auc` (null while only one class was
-        seen). Numbers: `mse`, `mae`, `rmse`. The baselines stand under `no_change` and `majority`.
+        seen). Numbers: `mse`, `mae`, `rmse`. The baselines stand under `no_change` and `majority`. `rows` is how many.
         """
         found = self.over(np.ones(len(self.rows), dtype=np.bool_))
-        whole = self._summary(self.sums / max(self.seen, 1))
+        whole = self._summary(_means(self.sums))
         found["since_start"] = {"rows": self.seen, **whole.pop("model"), **whole}
         return found
 
     def over(self, chosen: NDArray[np.bool_]) -> dict[str, Any]:
         """The same over some rows of the window, without `since_start`."""
         rows = self.rows[chosen].astype(np.float64)
-        summary = self._summary(rows.mean(0) if len(rows) else np.zeros(_COLUMNS))
-        found: dict[str, Any] = {"rows": len(rows), **summary.pop("model"), **summary}
-        if self.task != "regression":
-            found["ece"] = calibration_error(*self._judged(rows))
-        if self.task == "binary":
-            found["roc_auc"] = roc_auc(*self._judged(rows))
-        return found
+        summary: dict[str, dict[str, Any]] = self._summary(_means(_weighted(rows).sum(0)))
+        for place, name in enumerate(FORECASTERS):
+            if self.task != "regression":
+                summary[name]["ece"] = calibration_error(*self._judged(rows, place))
+            if self.task == "binary":
+                summary[name]["roc_auc"] = roc_auc(*self._judged(rows, place))
+        return {"rows": len(rows), **summary.pop("model"), **summary}
 
     def reliability(self) -> list[Bin]:
         """The window's reliability diagram; empty for numbers."""
-        return [] if self.task == "regression" else reliability(*self._judged(self.rows.astype(np.float64)))
+        return [] if self.task == "regression" else reliability(*self._judged(self.rows.astype(np.float64), 0))
 
-    def _judged(self, rows: Floats) -> tuple[Floats, Floats]:
-        """The probability of true and whether it was true; of classes the likeliest one's and whether it was that."""
-        return rows[:, _SHOWN], rows[:, _LABEL] if self.task == "binary" else rows[:, 1]
+    def _judged(self, rows: Floats, place: int) -> tuple[Floats, Floats, Floats]:
+        """The probability of true and whether it was true; of classes the likeliest one's and whether it was that; the counts."""
+        outcome = rows[:, _LABEL] if self.task == "binary" else rows[:, 2 * place + 1]
+        return rows[:, _SHOWN[place]], outcome, rows[:, _COUNT]
 
     def _summary(self, means: Floats) -> dict[str, dict[str, float]]:
         first, second = ("mse", "mae") if self.task == "regression" else ("log_loss", "accuracy")
@@ -115,16 +119,32 @@ class Scores:
         return cls(task=task, rows=rows, codes=codes, sums=sums, seen=int(seen[0]))
 
 
-def score_rows(task: Task, outputs: NDArray[Any], labels: Floats, known: Floats) -> Floats:
-    """Score forecasts: `[rows, 8]`, see `Scores.rows`.
+def _weighted(rows: Floats) -> Floats:
+    """Each column times the counts, which stay as they are."""
+    found = rows * rows[:, _COUNT:]
+    found[:, _COUNT] = rows[:, _COUNT]
+    return found
+
+
+def _means(sums: Floats) -> Floats:
+    found: Floats = sums / sums[_COUNT] if sums[_COUNT] else np.zeros(_COLUMNS)
+    return found
+
+
+def score_rows(
+    task: Task, outputs: NDArray[Any], labels: Floats, known: Floats, counts: Floats | None = None
+) -> Floats:
+    """Score forecasts: `[rows, 11]`, see `Scores.rows`.
 
     Args:
         task: what kind of label.
         outputs: as a learner predicts them.
         labels: `[rows]`.
         known: what the baselines knew at each row, `[rows, width]`, see `baselines`.
+        counts: how much each row counts, `[rows]`; None when all count once.
     """
-    return (_numbers if task == "regression" else _classes)(outputs, labels, known)
+    columns = (_numbers if task == "regression" else _classes)(outputs, labels, known)
+    return np.column_stack([columns, np.ones(len(labels)) if counts is None else counts])
 
 
 def bounded_labels(task: Task, labels: Tensor) -> Floats:
@@ -138,13 +158,18 @@ def _classes(outputs: NDArray[Any], y: Floats, known: Floats) -> Floats:
     binary = outputs.ndim == 1
     model = np.column_stack([1.0 - outputs, outputs]) if binary else outputs
     columns: list[Floats] = []
+    shown: list[Floats] = []
     for forecast in (model, *class_forecasts(known)):
         likelihood = np.clip(forecast[np.arange(len(y)), truth], _FLOOR, 1.0)
         columns += [-np.log(likelihood), (forecast.argmax(1) == truth).astype(np.float64)]
+        shown.append(forecast[:, 1] if binary else forecast.max(axis=1, initial=0.0))
     # The no-change forecaster's hit is whether nothing changed, however unlikely it takes that to be.
-    columns[3] = (y == last_label(known)).astype(np.float64)
-    shown = outputs if binary else outputs.max(axis=1, initial=0.0)
-    return np.column_stack([*columns, shown.astype(np.float64), y])
+    last = last_label(known)
+    columns[3] = (y == last).astype(np.float64)
+    if not binary:
+        shown[1] = class_forecasts(known)[0][np.arange(len(y)), np.nan_to_num(last).astype(np.int64)]
+    shown[0] = (outputs if binary else shown[0]).astype(np.float64)
+    return np.column_stack([*columns, shown[0], y, *shown[1:]])
 
 
 def _numbers(outputs: NDArray[Any], y: Floats, known: Floats) -> Floats:
@@ -152,4 +177,5 @@ def _numbers(outputs: NDArray[Any], y: Floats, known: Floats) -> Floats:
     for forecast in (outputs.astype(np.float64), *number_forecasts(known)):
         error = np.minimum(np.abs(forecast - y), LARGEST)
         columns += [error**2, error]
-    return np.column_stack([*columns, np.zeros(len(y)), y])
+    nothing = np.zeros(len(y))
+    return np.column_stack([*columns, nothing, y, nothing, nothing])

@@ -251,8 +251,15 @@ class Matching:
         if label is not None:
             time = self._parse(label.value).time
             time = instant(label.at) if time is None else time
+        weight, rate = self._weight(body, value), self.join.negative_rate
         record = example(
-            self.contract, body, value, example_id=example_id, label_time=time, weight=self._weight(body, value)
+            self.contract,
+            body,
+            value,
+            example_id=example_id,
+            label_time=time,
+            weight=weight,
+            rate=rate if rate < 1 else None,
         )
         key = str(body.values[-2])
         delay = -1 if label is None else max(0, label.at - seen.at)

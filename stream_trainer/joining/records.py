@@ -155,10 +155,17 @@ _Id = KeyText
 
 
 def example(
-    contract: Contract, body: Body, label: Any, *, example_id: str, label_time: Any, weight: float | None
+    contract: Contract,
+    body: Body,
+    label: Any,
+    *,
+    example_id: str,
+    label_time: Any,
+    weight: float | None,
+    rate: float | None = None,
 ) -> bytes:
-    """The record of `P.examples`: what the model saw, its label, and the reserved fields."""
-    reserved = (example_id, body.prediction_id, body.model_version, body.output, weight, label_time)
+    """The record of `P.examples`: what the model saw, its label, and the reserved fields; `rate` where false labels are sampled."""
+    reserved = (example_id, body.prediction_id, body.model_version, body.output, weight, label_time, rate)
     named = {name: value for name, value in zip(RESERVED_FIELDS, reserved, strict=True) if value is not None}
     fields = dict(zip(body_fields(contract), body.values, strict=True))
     return msgspec.json.encode({**fields, contract.label.name: label, **named})

@@ -18,8 +18,8 @@ def sampled(prediction_id: str, rate: float) -> bool:
     return int.from_bytes(digest, "big") / _SPACE < rate
 
 
-def corrected(probability: Any, rate: float) -> Any:
-    """The probability (a float, or a tensor of them) of true for a model that was taught `rate` of the false labels: its odds times `rate`."""
+def corrected(probability: Any, rate: Any) -> Any:
+    """The probability (a float, or a tensor of them; so may be `rate`) of true for a model that was taught `rate` of the false labels: its odds times `rate`."""
     return rate * probability / (rate * probability + 1.0 - probability)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from stream_trainer.contract import Task
 from stream_trainer.errors import Corrupt, NoVersion
 from stream_trainer.evaluation.calibration import Bin
-from stream_trainer.evaluation.scores import FORECASTERS, Scores
+from stream_trainer.evaluation.scores import FORECASTERS, SCORING, Scores
 from stream_trainer.evaluation.table import EVALUATION, SERVED, TABLE, TRAINED
 from stream_trainer.store import ModelStore, Version, tensors
 from stream_trainer.store.aliases import CHAMPION
@@ -173,7 +173,7 @@ def _scores(store: ModelStore, head: Version) -> list[dict[str, Any]]:
 
 def _calibration(store: ModelStore, head: Version, task: Task) -> dict[str, list[Bin]]:
     """From the rows of the window, which lie beside what training needs."""
-    if task == "regression" or EVALUATION not in head.manifest.files:
+    if task == "regression" or EVALUATION not in head.manifest.files or head.manifest.scoring != SCORING:
         return {}
     where = f"version {head.number} of {store.describe()}: {TRAINER}"
     stored = tensors.from_bytes(store.file(head, TRAINER), where)

@@ -113,14 +113,10 @@ def _segments(found: Evaluation) -> str:
     if not rows:
         return ""
     heads = ["segment", "value", "forecast", "rows"]
-    compared = [metric for metric in found.metrics if metric not in ("roc_auc", "ece")]
-    heads += [f"{SHORT.get(m, m)}, {NAMES[f]}" for m in compared for f in FORECASTERS]
-    alone = [metric for metric in found.metrics if metric not in compared]
-    heads += [SHORT.get(m, m) for m in alone]
+    heads += [f"{SHORT.get(m, m)}, {NAMES[f]}" for m in found.metrics for f in FORECASTERS]
     body = []
     for row in rows:
-        scores = [row.scores.get(f, {}).get(m) for m in compared for f in FORECASTERS]
-        scores += [row.scores.get("model", {}).get(m) for m in alone]
+        scores = [row.scores.get(f, {}).get(m) for m in found.metrics for f in FORECASTERS]
         names = [label(row.segment), label(row.value), _FORECASTS.get(row.forecast, "")]
         body.append([*names, f"{row.rows:,}", *(number(score) for score in scores)])
     return (

@@ -129,8 +129,7 @@ def diagrams(found: Evaluation) -> list[Diagram]:
     """One a forecast that was scored."""
     made = []
     for forecast, bins in found.calibration.items():
-        rows = sum(b.rows for b in bins)
-        ece = sum(abs(b.forecast - b.frequency) * b.rows for b in bins) / rows
+        ece = sum(abs(b.forecast - b.frequency) * b.weight for b in bins) / sum(b.weight for b in bins)
         made.append(Diagram(title=PANELS[forecast], ece=ece, bins=bins))
     return made
 

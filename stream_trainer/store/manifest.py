@@ -27,6 +27,7 @@ Count = Annotated[int, Meta(ge=0, le=_MOST)]
 Number = Annotated[int, Meta(ge=1, le=_MOST)]
 Seed = Annotated[int, Meta(ge=-_MOST, le=_MOST)]
 Instant = Annotated[datetime, Meta(tz=True)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +88,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     the newest manifest has no child yet that names its digest, and one digit that a disk has changed would pass for a
     number. `signature` is there when the trainer has a key: see `signing`. `actions` are
     the acts of its cuts, `asked` how far `P.actions` was read for them, `acted_before` the newest version before this one
-    that has acts.
+    that has acts. `negative_rate` is the share of false labels that it was taught (`Join.negative_rate`). `scoring` is the
+    form of its scores; absent in the first.
     """
 
     format_version: Number = FORMAT
@@ -129,6 +131,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     actions: list[CutActs] | UnsetType = UNSET
     asked: Read | UnsetType = UNSET
     acted_before: Number | UnsetType = UNSET
+    negative_rate: Rate | UnsetType = UNSET
+    scoring: Number | UnsetType = UNSET
     checksum: Digest | UnsetType = UNSET
     signature: str | UnsetType = UNSET
 

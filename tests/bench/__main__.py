@@ -14,6 +14,7 @@ NAMES = (
     "memory",
     "decode",
     "learn",
+    "learner_pace",
     "commits",
     "recovery",
     "joining",

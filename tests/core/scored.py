@@ -9,6 +9,7 @@ import torch
 
 from stream_trainer import reference
 from stream_trainer.contract import Task
+from stream_trainer.evaluation.scores import SCORING
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.prequential import Answers, Prequential, uniform
 from stream_trainer.store import ModelStore, tensors
@@ -73,5 +74,6 @@ def commit_scored(store: ModelStore, number: int, found: Prequential) -> None:
         "rows": Rows(seen=ROWS, trained=0 if bad else ROWS, quarantined=ROWS if bad else 0),
         "total": Rows(seen=ROWS * number, trained=ROWS * number),
         "gates": [msgspec.structs.replace(made.gates[0], passed=not bad)],
+        "scoring": SCORING,
     }
     store.commit(msgspec.structs.replace(made, **fields))

@@ -14,11 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from stream_trainer import lineage as lineages
-from stream_trainer import offsets, versions
+from stream_trainer import offsets, reference, versions
 from stream_trainer.differences import Difference
 from stream_trainer.errors import InputLost, NoVersion, StoreDamaged, UsageError
+from stream_trainer.evaluation.table import EVALUATION
 from stream_trainer.gates import Evidence
 from stream_trainer.learner import Batch, LearnReport, State
 from stream_trainer.learners import Sgd
@@ -443,3 +445,68 @@ def test_the_newest_version_whose_records_are_gone_cannot_be_replayed(world: Wor
 def test_a_store_of_another_folder_gives_the_same_report(world: World, tmp_path: Path) -> None:
     again = ModelStore(LocalStorage(tmp_path), PIPELINE.name)
     assert replay(PIPELINE, again, Records(world.log).read, to=4) == replayed(world)
+
+
+def made_old(world: World, number: int) -> None:
+    """A version as an older release wrote it: scores of another form, which it did not name."""
+    version = world.store.read(number)
+    manifest = version.manifest
+    stored = tensors.from_bytes(world.store.file(version, TRAINER), "test")
+    stored |= {f"prequential.{name}.rows": stored[f"prequential.{name}.rows"][:, :8] for name in ("trained", "served")}
+    told = reference.table_from_bytes(world.store.file(version, EVALUATION)).slice(1)
+    files = {TRAINER: tensors.to_bytes(stored), EVALUATION: reference.table_to_bytes(told)}
+    for name, data in files.items():
+        world.store.storage.put(f"flights/versions/{number:020d}/{manifest.attempt}/{name}", data)
+    entries = {name: FileEntry(size=len(data), sha256=sha256(data)) for name, data in files.items()}
+    metrics = {name: value for name, value in manifest.metrics.items() if name != "since_start"}
+    above = world.store.read(number - 1).sha256 if number > 1 else None
+    rewrite(
+        world,
+        number,
+        parent_sha256=above,
+        files=manifest.files | entries,
+        metrics=metrics,
+        scoring=UNSET,
+        negative_rate=UNSET,
+    )
+
+
+@pytest.fixture
+def grown_old(tmp_path: Path) -> World:
+    """Two versions of an older release, and two that went on with them."""
+    world = trained(World(tmp_path), 2)
+    made_old(world, 1)
+    made_old(world, 2)
+    world.restart()
+    for n in (2, 3):
+        fill(world, 40 * n)
+        world.learn()
+    return world
+
+
+def test_a_lineage_of_another_form_of_scores_is_rebuilt_without_comparing_them(grown_old: World) -> None:
+    report = replayed(grown_old)
+    assert (report.identical, report.versions) == (True, 4)
+    assert [(c.version, c.what, c.recorded, c.here) for c in report.environment] == [(1, "scoring", "1", "2")]
+    assert grown_old.store.read(3).manifest.metrics["since_start"]["rows"] == 36  # they began anew
+    assert replayed(grown_old, start=2).identical
+    grown_old.store.prune(1)
+    assert replayed(grown_old).identical
+
+
+@pytest.mark.parametrize(("file", "name"), [(WEIGHTS, "net.skip.weight"), (TRAINER, "learner.optimizer.0.exp_avg")])
+def test_all_but_the_scores_of_such_a_lineage_is_compared(tmp_path: Path, file: str, name: str) -> None:
+    world = trained(World(tmp_path), 1)
+    made_old(world, 1)
+    assert replayed(world).identical
+    forge_tensor(world, 1, file, name)
+    found = difference(world)
+    assert (found.version, found.file) == (1, file)
+    assert "scoring was 1, here it is 2" in found.reasons
+
+
+def test_another_rate_of_sampling_than_recorded_is_told(world: World) -> None:
+    rewrite(world, 4, negative_rate=0.5)
+    report = replayed(world)
+    assert report.identical
+    assert [str(change) for change in report.environment] == ["negative_rate was 0.5, here it is 1.0"]

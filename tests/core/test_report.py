@@ -64,7 +64,8 @@ def test_a_point_a_version_says_what_its_manifest_says(store: ModelStore) -> Non
         assert point.score("trained", "majority", "accuracy") == metrics["majority"]["accuracy"]
         served = metrics.get("served", {"no_change": {}})
         assert point.score("served", "no_change", "log_loss") == served["no_change"].get("log_loss")
-        assert point.score("trained", "majority", "ece") is None
+        assert point.score("trained", "majority", "ece") == metrics["majority"]["ece"]
+        assert point.score("trained", "majority", "rmse") is None
     assert found.forecasts == ("trained", "served")
     (mark,) = found.marks
     assert (mark.version, mark.events) == (PINNED, 4 * ROWS)

@@ -97,7 +97,7 @@ def test_the_manifests_schema_names_the_fields_of_the_manifest() -> None:
     fields = set(Manifest.__struct_fields__)
     assert (set(schema["properties"]), set(schema["required"])) == (
         fields,
-        fields - {"checksum", "history", "signature", "actions", "asked", "acted_before"},
+        fields - {"checksum", "history", "signature", "actions", "asked", "acted_before", "negative_rate", "scoring"},
     )
 
 

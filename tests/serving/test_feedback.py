@@ -75,6 +75,13 @@ def test_the_other_kind_of_key_and_wrong_labels_are_refused(harness: Harness, bo
     assert (answer.status_code, answer.json()["where"], labels.records) == (422, where, [])
 
 
+def test_a_prediction_id_is_refused_where_labels_name_the_key(harness: Harness) -> None:
+    labels = Labels()
+    with service(harness, labels, "key") as client:
+        answer = client.post("/feedback", json={"labels": [{"prediction_id": "a", "label": True}]})
+    assert (answer.status_code, answer.json()["where"], labels.records) == (422, "$.labels[0]", [])
+
+
 def test_labels_that_kafka_did_not_take_are_asked_for_again(harness: Harness) -> None:
     with service(harness, Labels(most=1), "prediction_id") as client:
         body = {"labels": [{"prediction_id": name, "label": True} for name in "ab"]}
