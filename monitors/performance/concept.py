@@ -79,10 +79,8 @@ def judged(concept: Concept, now: Tally, *, rate: float, windows: int = 1) -> tu
 
 def _as_one(concept: Concept) -> float | None:
     """By the windows but for the newest quarter: a change that has just begun looks like windows that go together."""
-    known = concept.course[: len(concept.course) - len(concept.course) // 4]
-    if len(known) < LEAST * 3 // 4:
-        return concept.as_one
-    return counted_as_one(known)
+    windows = len(concept.course)
+    return concept.as_one if windows < LEAST else counted_as_one(concept.course[: windows - windows // 4])
 
 
 def _finding(concept: Concept, rows: int, rate: float, windows: int) -> Finding:

@@ -57,7 +57,8 @@ def climbed(ladder: Ladder, total: float, variance: float, *, rate: float, as_on
 
     Args:
         ladder: before it.
-        total: sum of the window's errors; `variance`: that it should have.
+        total: sum of the window's errors.
+        variance: that the sum should have, above 0.
         rate: alarms a window that are to be expected at most; each size has as much of it as any other.
         as_one: so many windows in a row say as much as one; None: not known, and nothing is bet.
     """
