@@ -20,7 +20,7 @@ from stream_trainer.reference.counting import Cells
 
 POOL, FROZEN_ROWS = 100_000, 20_000
 RHO = 0.8
-NUMBERS, SEGMENTS = 13, ("shop", "region", "plan")
+NUMBERS, SEGMENTS = 9, ("shop", "region", "plan")
 _TOGETHER = 64
 Floats = NDArray[np.float64]
 
@@ -59,18 +59,18 @@ def pool(rng: np.random.Generator, rows: int = POOL) -> Pool:
     """So many rows whose hidden values correlate by `RHO`."""
     factor = rng.normal(size=rows)
     hidden = np.sqrt(RHO) * factor + np.sqrt(1 - RHO) * rng.normal(size=(NUMBERS + 4, rows))
-    numbers = [*hidden[:6], *np.exp(hidden[6:8]), *np.floor(2 * np.maximum(hidden[8:10], 0.0))]
-    numbers += [np.where(hidden[10] > 1.0, hidden[10], 0.0), *hidden[11:13]]
+    numbers = [*hidden[:3], np.exp(hidden[3]), *np.floor(2 * np.maximum(hidden[4:6], 0.0))]
+    numbers += [np.where(hidden[6] > 1.0, hidden[6], 0.0), *hidden[7:9]]
     absent = rng.random(rows) < 0.05
-    for i in (5, 11):  # two go missing together, a third seldom
+    for i in (2, 7):  # two go missing together, a third seldom
         numbers[i] = np.where(absent, np.nan, numbers[i])
-    numbers[12] = np.where(rng.random(rows) < 0.003, np.nan, numbers[12])
+    numbers[8] = np.where(rng.random(rows) < 0.003, np.nan, numbers[8])
     shares = 1 / np.arange(1, 31) ** 2.0
     words = {
-        "shop": np.searchsorted([-0.3, 1.0], hidden[13]),
-        "region": np.searchsorted([0.3], hidden[14]),
-        "plan": np.searchsorted([1.6], hidden[15]),
-        "device": np.searchsorted(np.linspace(-2.5, 2.5, 11), hidden[16]),
+        "shop": np.searchsorted([-0.3, 1.0], hidden[9]),
+        "region": np.searchsorted([0.3], hidden[10]),
+        "plan": np.searchsorted([1.6], hidden[11]),
+        "device": np.searchsorted(np.linspace(-2.5, 2.5, 11), hidden[12]),
         "word": rng.choice(30, rows, p=shares / shares.sum()),
     }
     texts = {name: np.char.add(name[0], codes.astype(str)) for name, codes in words.items()}
@@ -99,7 +99,7 @@ class Stream:
         for start in range(0, many, _TOGETHER):
             sizes = self._rng.poisson(rows, min(_TOGETHER, many - start))
             drawn = self._rng.integers(0, len(self._pool.labels), sizes.sum())
-            counted = _taken(self._coded, drawn).count(np.repeat(np.arange(len(sizes)), sizes), len(sizes))
+            counted = taken(self._coded, drawn).count(np.repeat(np.arange(len(sizes)), sizes), len(sizes))
             for cells, chosen in zip(counted, np.split(drawn, np.cumsum(sizes)[:-1]), strict=True):
                 yield Window(rows=len(chosen), cells=cells, tally=self._tally(chosen))
 
@@ -109,7 +109,8 @@ class Stream:
         return figures("binary", self._pool.answers[drawn, None], self._pool.labels[drawn], versions, segments)
 
 
-def _taken(every: Coded, drawn: Cells) -> Coded:
+def taken(every: Coded, drawn: Cells) -> Coded:
+    """The rows with these numbers, each as often as it is drawn."""
     return replace(
         every,
         rows=len(drawn),
