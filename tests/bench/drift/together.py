@@ -20,7 +20,7 @@ from tests.bench.section import Goal, Section
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
-QUIET, LOSSES, STREAMS, ROWS = 20_000, 1_500, 15, 500
+QUIET, LOSSES, STREAMS, ROWS = 20_000, 1_000, 11, 500
 RISES, TURNED = (1.0, 2.0, 4.0), (0.1, 0.2, 0.3)
 OFTEN, SELDOM, LOSS = 1 / 24, 1 / 720, 0.02
 _KNOWN, _MOST, _CHANGED = 600, 1_500, 50
