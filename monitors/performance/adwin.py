@@ -2,7 +2,8 @@
 
 Bifet and Gavaldà (2007), Learning from time-changing data with adaptive windowing, with the bound of their section 3.1 that
 knows the variance. Here an element is a window of rows: buckets hold the sums of 1, 2, 4, … windows, so memory is
-logarithmic. Windows may differ more from each other than their rows do; the larger of both variances counts.
+logarithmic. Windows may differ more from each other than their rows do, and go together for a while; the larger of both
+variances counts, with the tail that a variance estimated from so few windows asks for.
 """
 
 import math
@@ -60,15 +61,21 @@ def extended(buckets: list[Bucket], newest: Bucket) -> list[Bucket]:
         level *= 2
 
 
-def best_cut(buckets: list[Bucket], *, reach: float) -> Cut:
-    """Where the two parts differ most surely; values lie in an interval of length `reach`."""
+def best_cut(buckets: list[Bucket], *, reach: float, as_one: float = 1.0) -> Cut:
+    """Where the two parts differ most surely.
+
+    Args:
+        buckets: oldest first.
+        reach: values lie in an interval of this length.
+        as_one: so many windows in a row say as much as one (`dependence`).
+    """
     if sum(bucket.windows for bucket in buckets) < _LEAST_WINDOWS:
         return Cut()
     table = np.array([msgspec.structs.astuple(bucket) for bucket in buckets], dtype=np.float64)
     older = np.cumsum(table, axis=0)[:-1]
     newer = table.sum(0) - older
     gaps = newer[:, 2] / newer[:, 1] - older[:, 2] / older[:, 1]
-    p_values = _p_values(np.abs(gaps), older, newer, reach)
+    p_values = _p_values(np.abs(gaps), older, newer, reach, as_one)
     best = int(p_values.argmin())
     return Cut(
         p_value=float(p_values[best]),
@@ -86,13 +93,20 @@ def after_cut(buckets: list[Bucket], cut: Cut) -> list[Bucket]:
     return kept
 
 
-def _p_values(gaps: Floats, older: Floats, newer: Floats, reach: float) -> Floats:
-    """The bound solved for its error: gap = sqrt(2 v L / m) + 2 reach L / (3 m), L = ln(2 boundaries / p)."""
-    harmonic = 1.0 / (1.0 / older[:, 1] + 1.0 / newer[:, 1])
-    variance = np.maximum(_of_rows(older + newer), _of_windows(older, newer))
-    linear, root = 2.0 * reach / (3.0 * harmonic), np.sqrt(2.0 * variance / harmonic)
+def _p_values(gaps: Floats, older: Floats, newer: Floats, reach: float, as_one: float) -> Floats:
+    """The bound solved for its error: gap = sqrt(2 s L) + 2 reach L / (3 m), s the variance of the gap, L = ln(2 boundaries / p).
+
+    `exp(-L)` is the bound of a normal tail at sqrt(2 L); that of Student's density takes its place.
+    """
+    rows = 1.0 / older[:, 1] + 1.0 / newer[:, 1]
+    # The mean of m windows never varies by more than one of them.
+    together = sum(np.minimum(part[:, 0], as_one) / part[:, 1] for part in (older, newer))
+    variance = np.maximum(_of_rows(older + newer) * rows, _of_windows(older, newer) * together)
+    freedom = np.maximum((older[:, 0] + newer[:, 0]) / as_one - 2.0, 1.0)
+    linear, root = 2.0 * reach * rows / 3.0, np.sqrt(2.0 * variance)
     roots = (np.sqrt(root**2 + 4.0 * linear * gaps) - root) / (2.0 * linear)
-    found: Floats = np.clip(2.0 * len(gaps) * np.exp(-np.minimum(roots**2, 690.0)), 0.0, 1.0)
+    tails = (1.0 + 2.0 * roots**2 / freedom) ** (-(freedom + 1.0) / 2.0)
+    found: Floats = np.clip(2.0 * len(gaps) * tails, 1e-300, 1.0)
     return found
 
 

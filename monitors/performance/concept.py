@@ -3,7 +3,7 @@
 For classes a row's error is its *surprise*: log loss minus the loss that the answer itself expects, its entropy. While
 answers are calibrated its mean is 0 whatever is asked, so harder questions alone are no change. For numbers it is the
 logarithm of the absolute error, which no outlier moves far. Two detectors look at it: ADWIN at its mean, and bets on
-ranks (`edetector`), which know nothing of the mean before and hold their rate while windows are exchangeable.
+ranks (`ladder`), which know nothing of the mean before. Both are told how many windows count as one (`dependence`).
 """
 
 import math
@@ -14,27 +14,32 @@ import numpy as np
 from monitors.findings import Finding
 from monitors.performance.adwin import Bucket, Cut, after_cut, best_cut, bucket, extended
 from monitors.performance.counting import FLOOR
-from monitors.performance.edetector import EDetector, stepped
+from monitors.performance.dependence import LEAST, counted_as_one
 from monitors.performance.exact import as_float
+from monitors.performance.ladder import Ladder, climbed
 from monitors.performance.tally import Tally
 
-HOLD = 12
+HOLD, COURSE = 12, 512
 _OCTAVE, _FAR = 4.0, 8.0
 _LEAST_VARIANCE, _LEAST_SPREAD = 1e-4, 0.25
 
 
 class Concept(msgspec.Struct, frozen=True, kw_only=True):
-    """How far both detectors are; msgpack-able, about 12 kB when full. A function of the windows, in their order.
+    """How far both detectors are; msgpack-able, about 25 kB when full. A function of the windows, in their order.
 
     Attributes:
-        detector: of the windows' errors in standard errors.
+        ladder: the bets.
         buckets: of ADWIN.
+        course: errors of the newest windows since ADWIN's last cut, in standard errors.
+        as_one: so many windows in a row say as much as one; None: not known yet.
         held: for so many windows more a cut stays a finding; `cut`: that one.
         centre, spread: mean and standard deviation of the first window's errors in octaves, numbers only.
     """
 
-    detector: EDetector = EDetector()
+    ladder: Ladder = Ladder()
     buckets: list[Bucket] = []
+    course: list[float] = []
+    as_one: float | None = None
     held: int = 0
     cut: Cut = Cut()
     centre: float | None = None
@@ -50,38 +55,54 @@ def judged(concept: Concept, now: Tally, *, rate: float, windows: int = 1) -> tu
         rate: alarms a window that are to be expected at most while nothing changes; each detector has half.
         windows: how many windows of the clock `now` is.
 
-    `p_value` is twice the smaller of both: ADWIN's, and one by the bets' evidence. `statistic` is the evidence, or 1 over
-    ADWIN's p-value when that is more.
+    `p_value` is twice the smaller of both: ADWIN's, and one by the bets' evidence; `statistic` is 1 over it. There is no verdict on
+    the first `dependence.LEAST` windows, because how they go together is not known.
     """
     concept = _centred(concept, now)
     rows, total, squares, variance = _sums(concept, now)
-    detector = stepped(concept.detector, total / math.sqrt(max(variance, rows * _LEAST_VARIANCE)), rate=rate / 2)
+    variance = max(variance, rows * _LEAST_VARIANCE)
+    as_one = _as_one(concept)
+    ladder = climbed(concept.ladder, total, variance, rate=rate / 2, as_one=as_one)
     buckets = extended(concept.buckets, bucket(rows, total, squares))
-    cut, held = best_cut(buckets, reach=_reach(now)), max(concept.held - 1, 0)
+    course = [*concept.course[1 - COURSE :], total / math.sqrt(variance)]
+    cut = Cut() if as_one is None else best_cut(buckets, reach=_reach(now), as_one=as_one)
+    held = max(concept.held - 1, 0)
     shown = concept.cut if held else Cut()
     if cut.p_value <= rate / 2:
-        buckets = after_cut(buckets, cut)
+        buckets, course = after_cut(buckets, cut), course[-cut.windows :]
         held, shown = (HOLD, cut) if cut.after > cut.before else (0, Cut())
-    after = msgspec.structs.replace(concept, detector=detector, buckets=buckets, held=held, cut=shown)
+    after = msgspec.structs.replace(
+        concept, ladder=ladder, buckets=buckets, course=course, as_one=as_one, held=held, cut=shown
+    )
     return after, _finding(after, rows, rate, windows)
 
 
+def _as_one(concept: Concept) -> float | None:
+    """By the windows but for the newest quarter: a change that has just begun looks like windows that go together."""
+    windows = len(concept.course)
+    return concept.as_one if windows < LEAST else counted_as_one(concept.course[: windows - windows // 4])
+
+
 def _finding(concept: Concept, rows: int, rate: float, windows: int) -> Finding:
-    cut, evidence = concept.cut, concept.detector.evidence
-    found = concept.detector.open or concept.held > 0
-    p = min(1.0, 2.0 * min(1.0 / max(evidence, 1.0), cut.p_value))
+    cut = concept.cut
+    found = concept.ladder.open or concept.held > 0
+    p = min(1.0, 2.0 * min(concept.ladder.p_value, cut.p_value))
     detail = []
-    if concept.detector.open:
-        detail.append(f"errors of the newest windows rank high among {len(concept.detector.values)}")
+    if concept.ladder.open:
+        detail.append("errors of the newest windows rank high among those before")
     if concept.held:
         detail.append(f"the mean error went from {cut.before:.4g} to {cut.after:.4g}")
+    if concept.as_one is None:
+        detail.append(f"how windows go together is not known yet: {len(concept.course)} of {LEAST}")
+    elif detail and concept.as_one >= 2.0:
+        detail.append(f"{concept.as_one:.0f} windows in a row count as one")
     return Finding(
         kind="concept",
         feature="",
         against="limit",
-        state="drift" if found else "quiet",
+        state="drift" if found else "not enough data" if concept.as_one is None else "quiet",
         windows=windows,
-        statistic=max(evidence, 1.0 / cut.p_value),
+        statistic=1.0 / p,
         p_value=min(p, rate) if found else p,
         threshold=rate,
         rows=rows,

@@ -5,8 +5,8 @@ Gammerman, Shafer 2005), so `e = k p^(k-1)` is at most 1 on average. Shin, Ramda
 Shiryaev-Roberts sum of such bets, begun at every window, reaches 1/a on average no sooner than after 1/a windows. CUSUM's
 maximum, Page-Hinkley's form, is never above that sum, so never sooner. Nothing has to be known of the mean before.
 
-Windows that go with their neighbours are not exchangeable: at an autocorrelation of 0.3 the rate is about as stated, at
-0.6 three times that. So what is watched here ought to have the expected taken off, as `concept` does for classes.
+Values that go with their neighbours are not exchangeable: at an autocorrelation of 0.3 the rate is about as stated, at
+0.6 three times that. So `ladder` bets on blocks of windows that are long enough.
 """
 
 import math
@@ -16,13 +16,13 @@ import numpy as np
 
 # Among so many newest values a value is ranked. Once the older half is let go ranks are no longer independent of each
 # other; what that does to the rate is simulated in the tests.
-MOST = 1024
+MOST = 512
 _POWERS = (0.1, 0.3, 0.6)
 _HEADROOM = 10.0
 
 
 class EDetector(msgspec.Struct, frozen=True, kw_only=True):
-    """A pure value, about 10 kB when full.
+    """A pure value, about 5 kB when full.
 
     Attributes:
         values: the newest values, oldest first, at most `MOST`.
@@ -51,16 +51,26 @@ def stepped(detector: EDetector, value: float, *, rate: float) -> EDetector:
     Raises:
         ValueError: the value is not finite.
     """
-    if not math.isfinite(value):
-        raise ValueError("only finite values have a rank")
     before = np.array(detector.values)
+    after = observed(detector, value)
     p = (1 + int((before >= value).sum())) / (1 + len(before))
     # Without an upper bound, evidence of a long change would take as long to go.
     sums = [min((s + 1.0) * k * p ** (k - 1.0), _HEADROOM / rate) for s, k in zip(detector.sums, _POWERS, strict=True)]
-    kept = detector.values if len(before) < MOST else detector.values[MOST // 2 :]
-    after = EDetector(values=[*kept, value], sums=sums, open=detector.open)
+    after = msgspec.structs.replace(after, sums=sums)
     if after.evidence >= 1.0 / rate:
         return msgspec.structs.replace(after, open=True)
     if after.open and after.evidence <= math.sqrt(1.0 / rate):
         return msgspec.structs.replace(after, open=False, sums=[0.0] * len(_POWERS))
     return after
+
+
+def observed(detector: EDetector, value: float) -> EDetector:
+    """With one more value, on which nothing is bet: later ones are ranked among it.
+
+    Raises:
+        ValueError: the value is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError("only finite values have a rank")
+    kept = detector.values if len(detector.values) < MOST else detector.values[MOST // 2 :]
+    return msgspec.structs.replace(detector, values=[*kept, value])

@@ -10,6 +10,7 @@ from monitors.performance import concept
 from monitors.performance.calibration import calibration_map
 from monitors.performance.concept import Concept
 from monitors.performance.estimate import LEAST_EXAMPLES, estimate, estimate_finding
+from monitors.performance.levels import Levels
 from monitors.performance.past import Past
 from monitors.performance.realised import loss_findings
 from monitors.performance.scores import estimated_scores, window_scores
@@ -26,12 +27,14 @@ class PerformanceState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         past: the newest `PAST_ROWS` joined examples, or a few more.
+        levels: how much windows usually differ.
         concept: the detectors.
         before: labels of the window that was judged last.
         pending: windows with too few rows, together; `waiting`: how many.
     """
 
     past: Past = Past()
+    levels: Levels = Levels()
     concept: Concept = Concept()
     before: Tally = Tally()
     pending: Tally = Tally()
@@ -69,9 +72,11 @@ def judge_labelled(state: PerformanceState, window: Tally, monitoring: Monitorin
         waiting = msgspec.structs.replace(state, pending=now, waiting=windows, before=_labels(window))
         return Judged(state=waiting, findings=[_waits(now, windows, monitoring)], scores=scores)
     rate = share * monitoring.false_alarms_per_window / 2
-    losses = loss_findings(now, past, alpha=rate, min_rows=monitoring.min_rows)
+    losses, levels = loss_findings(now, past, state.levels, alpha=rate, min_rows=monitoring.min_rows)
     detectors, changed = concept.judged(state.concept, now, rate=rate, windows=windows)
-    after = PerformanceState(past=state.past.then(now, rows=PAST_ROWS), concept=detectors, before=_labels(window))
+    after = PerformanceState(
+        past=state.past.then(now, rows=PAST_ROWS), levels=levels, concept=detectors, before=_labels(window)
+    )
     findings = [*(msgspec.structs.replace(finding, windows=windows) for finding in losses), changed]
     return Judged(state=after, findings=findings, scores=scores)
 

@@ -24,8 +24,10 @@ NAMES = (
     "drift",
     "drift_cost",
     "drift_flights",
+    "drift_whole",
     "drift.calibration",
     "drift.power",
+    "drift.together",
 )
 
 

@@ -64,7 +64,7 @@ def examples(rows: int, seed: int) -> list[bytes]:
             Event(name, PREDICTION, 0, f"p/0/{i}", msgspec.msgpack.encode(body)),
             Event(name, LABEL, 1, f"l/0/{i}", label),
         ]
-        made += [out.value for out in rules.take(matching.load(None), events, 0) if out.kind == EXAMPLE]
+        made += [out.value for out in rules.take(matching.load(None), events) if out.kind == EXAMPLE]
     return made
 
 

@@ -7,8 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from monitors.performance.concept import COURSE
 from monitors.performance.counting import figures
+from monitors.performance.dependence import LEAST
 from monitors.performance.edetector import MOST, EDetector
+from monitors.performance.ladder import SIZES, Ladder, Rung
 from monitors.performance.past import BLOCKS, Past
 from monitors.performance.scores import window_scores
 from monitors.performance.step import PAST_ROWS, Judged, PerformanceState, judge_labelled, judge_outputs
@@ -70,9 +73,12 @@ def test_windows_with_few_labels_are_judged_together() -> None:
         assert judged.scores["labelled_rows"] == 20
     waits = [("loss", 1, "not enough data"), ("loss", 2, "not enough data")]
     assert windows[:3] == [*waits, ("loss", 3, "not enough data")]
-    assert windows[3] == ("concept", 3, "quiet")
-    assert windows[4:] == [*waits, ("loss", 3, "quiet"), ("concept", 3, "quiet")]
+    assert windows[3] == ("concept", 3, "not enough data")
+    assert windows[4:] == [*waits, ("loss", 3, "not enough data"), ("concept", 3, "not enough data")]
     assert state.past.rows == 120
+    for _ in range(3 * LEAST):
+        judged = judge_labelled(judged.state, binary_tally(rng, 20), HOURLY, share=0.5)
+    assert [(f.kind, f.windows, f.state) for f in judged.findings] == [("loss", 3, "quiet"), ("concept", 3, "quiet")]
 
 
 def test_an_empty_window_changes_nothing_and_another_label_begins_anew() -> None:
@@ -99,8 +105,10 @@ def test_the_past_is_bounded_and_keeps_the_newest() -> None:
 def test_the_state_stays_small() -> None:
     rng = np.random.default_rng(2)
     state = run(rng, 400, PerformanceState()).state
-    full = EDetector(values=rng.standard_normal(MOST - 1).tolist())
-    state = msgspec.structs.replace(state, concept=msgspec.structs.replace(state.concept, detector=full))
+    full = Rung(detector=EDetector(values=rng.standard_normal(MOST - 1).tolist()))
+    course = rng.standard_normal(COURSE).tolist()
+    detectors = msgspec.structs.replace(state.concept, ladder=Ladder(rungs=[full for _ in SIZES]), course=course)
+    state = msgspec.structs.replace(state, concept=detectors)
     sizes = [len(msgspec.msgpack.encode(run(rng, windows, state).state)) for windows in (1, 3)]
     assert sizes[1] < sizes[0] < 64_000
 
