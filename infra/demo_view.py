@@ -76,10 +76,11 @@ def panel(facts: Facts, url: str, message: str, elapsed: float) -> Panel:
 def line(facts: Facts, elapsed: float) -> str:
     """The same in one line."""
     metrics = scores(facts)
-    accuracy = f"{metrics['accuracy']:.3f}/{metrics['majority']['accuracy']:.3f}" if metrics else "-"
+    told = (metrics, metrics["no_change"], metrics["majority"]) if metrics else ()
+    accuracy = "/".join(f"{one['accuracy']:.3f}" for one in told) or "-"
     return (
         f"{elapsed:5.0f} s  version {facts.versions}  learned {facts.learned:,} ({facts.rows_per_second:.0f}/s)  "
-        f"fresh {_seconds(facts.freshness(0.5))}  accuracy/majority {accuracy}  "
+        f"fresh {_seconds(facts.freshness(0.5))}  accuracy/no change/majority {accuracy}  "
         f"answered {facts.answered:,} failed {facts.failed}  joined {facts.examples:,} of {facts.labels:,} "
         f"({_share(facts.match_rate)})  alerts {len(facts.alerts)}"
     )

@@ -82,7 +82,9 @@ def list_versions(
 
 def _columns(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Forecaster (empty: the model) and score: all of the model's, and beside its loss, the first, that of both baselines."""
-    own = [("", name) for name, x in metrics.items() if isinstance(x, float)]
+    from stream_trainer.evaluation.series import METRICS  # noqa: PLC0415
+
+    own = [("", name) for name in METRICS if isinstance(metrics.get(name), float)]
     return own[:1] + [(of, name) for of in _BASELINES for _, name in own[:1] if name in metrics.get(of, {})] + own[1:]
 
 
