@@ -340,8 +340,10 @@ def _kill_all(life: Life) -> None:
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _, left = psutil.wait_procs(found, timeout=60)
+    _, left = psutil.wait_procs(found[1:], timeout=60)
     assert not left, left
+    while life.running:  # waited for by psutil, the exit code of a child of this process would be lost
+        threading.Event().wait(0.05)
 
 
 def _unit(what: str, pipeline: Pipeline, settings: Settings, folder: Path) -> Unit:
