@@ -1,6 +1,6 @@
 """What stands in the joiner's topics: ends, append times, the newest marker, the ids that were written. Writes nothing.
 
-One consumer for its life: a connection a micro-batch would be half of what an idle joiner does.
+One consumer for its life, instead of a connection a micro-batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -161,7 +161,7 @@ def run(folder: Path, kills: int, seed: int, say: Callable[[str], object] = prin
     broker = Broker(folder / "broker")
     kafka = KafkaSettings(bootstrap_servers=broker.info.bootstrap_servers)
     settings = Settings(data_dir=folder, kafka=kafka)
-    pipeline = make_pipeline(f"joined-{seed}")
+    pipeline = make_pipeline(f"timed-{seed}")
     with Admin(kafka) as admin:
         admin.create_missing(topic_plans(pipeline.name, kafka, joined=True).values())
     lives = [Life(_unit(what, pipeline, settings, folder)) for what in ("join", "train")]

@@ -5,8 +5,9 @@ from datetime import timedelta
 from stream_trainer import Join, Pipeline
 from tests.integration.world import CONTRACT
 
+JOIN = Join(on="prediction_id", horizon=timedelta(hours=1))
 # The horizon is short enough for timeouts between kills; the broker may stand still for seconds with a record in hand.
-JOIN = Join(
+TIMED = Join(
     on="prediction_id",
     horizon=timedelta(seconds=20),
     remember=timedelta(seconds=60),
@@ -22,8 +23,8 @@ def __getattr__(name: str) -> Pipeline:
 
 
 def make_pipeline(name: str) -> Pipeline:
-    """The same under any name: its features are those of `world.CONTRACT`; one named `joined-…` has a joiner too."""
-    join = JOIN if name.startswith("joined-") else None
+    """The same under any name: its features are those of `world.CONTRACT`; `joined-…` and `timed-…` have a joiner too."""
+    join = {"joined": JOIN, "timed": TIMED}.get(name.partition("-")[0])
     return Pipeline(name=name, contract=CONTRACT, join=join, reference_rows=100)
 
 
