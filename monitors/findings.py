@@ -12,19 +12,7 @@ import msgspec
 
 from stream_trainer import acting
 
-Kind = Literal[
-    "drift",  # a feature's distribution
-    "quality",  # nulls, values out of range, unseen categories of a feature
-    "prediction",  # what the model answers
-    "label",  # what turned out to be true
-    "multivariate",  # features together, by random projections
-    "loss",  # realised loss, once labels have come
-    "concept",  # the error stream: labels depend on features in another way than before
-    "estimate",  # performance estimated without labels
-    "schema",  # records that cannot be read
-    "freshness",  # the version that serves is too old
-    "silence",  # nobody asks
-]
+Kind = acting.Kind
 Against = Literal[
     "baseline",  # the pipeline's frozen reference
     "learned",  # what the version that served has learned from

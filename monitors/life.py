@@ -8,7 +8,6 @@ again after a crash, from the same state, gives the same events under the same k
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import get_args
 
 import msgspec
 
@@ -16,8 +15,7 @@ from monitors.alerts import Alert, Status, WindowSpan, key_of, member_keys
 from monitors.findings import Finding, Severity
 from monitors.history import Offsets
 from monitors.telling import message_of
-
-_RANKS: tuple[Severity, ...] = get_args(Severity)
+from stream_trainer.acting import SEVERITIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +131,7 @@ def _next(
         return ("opened", Course(windows=finding.windows)) if opens else (None, course)
     if finding.state == "drift":
         course = msgspec.structs.replace(course, quiet=0, windows=min(course.windows, finding.windows))
-        worse = _RANKS.index(severity_of(finding, policy)) > _RANKS.index(before.severity)
+        worse = SEVERITIES.index(severity_of(finding, policy)) > SEVERITIES.index(before.severity)
         due = seen.window.end - before.updated_at >= policy.repeat_every
         joined = bool(set(finding.together) - set(before.features))
         return ("updated" if worse or due or joined else None), course
@@ -153,7 +151,7 @@ def _told_already(course: Course, finding: Finding, seen: Seen, policy: LifePoli
         return False
     if seen.window.start < course.resolved_at:
         return True
-    worse = _RANKS.index(severity_of(finding, policy)) > _RANKS.index(course.resolved_severity)
+    worse = SEVERITIES.index(severity_of(finding, policy)) > SEVERITIES.index(course.resolved_severity)
     return not worse and seen.window.end - course.resolved_at < policy.cooldown
 
 

@@ -18,19 +18,19 @@ from stream_trainer.errors import UsageError
 
 Severity = Literal["info", "warning", "critical"]  # in this order
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-# Of an alert; as `monitors.findings.Kind`.
+# What an alert is about.
 Kind = Literal[
-    "drift",
-    "quality",
-    "prediction",
-    "label",
-    "multivariate",
-    "loss",
-    "concept",
-    "estimate",
-    "schema",
-    "freshness",
-    "silence",
+    "drift",  # a feature's distribution
+    "quality",  # nulls, values out of range, unseen categories of a feature
+    "prediction",  # what the model answers
+    "label",  # what turned out to be true
+    "multivariate",  # features together, by random projections
+    "loss",  # realised loss, once labels have come
+    "concept",  # the error stream: labels depend on features in another way than before
+    "estimate",  # performance estimated without labels
+    "schema",  # records that cannot be read
+    "freshness",  # the version that serves is too old
+    "silence",  # nobody asks
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_BYTES = 16 * 2**10

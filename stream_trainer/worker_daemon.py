@@ -1,8 +1,7 @@
 """The process that Spark's Python workers are forked from: it has imported what every worker needs.
 
 Its forks share that memory and start in milliseconds. It must stay fit to be forked: it starts no thread and opens no
-connection. torch is not here, because the local strategy learns in the driver and its workers only decode:
-`torch_worker_daemon` is for the strategies that learn in workers.
+connection. torch is not here, because learning happens in the driver and workers only decode.
 """
 
 import msgspec

@@ -15,7 +15,6 @@ MAY_IMPORT_PYSPARK = {
     "stream_trainer/query.py",
     "stream_trainer/joining/query.py",
     "stream_trainer/worker_daemon.py",
-    "stream_trainer/torch_worker_daemon.py",
     "stream_trainer/joining/processor.py",
     "stream_trainer/joining/state.py",
     "stream_trainer/joining/worker_daemon.py",
