@@ -29,6 +29,7 @@ _ROOT = Path(__file__).parents[3]
 _CODE = (
     "tests/bench/drift/year.py",
     "examples/flights/data.py",
+    "examples/flights/pipeline.py",
     *(
         f"monitors/{name}.py"
         for name in (

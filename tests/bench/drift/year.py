@@ -27,12 +27,11 @@ from monitors.questions import Compared
 from monitors.scales import Blocks
 from monitors.usual import Usual
 from monitors.windows import Closed
-from stream_trainer.monitoring import Monitoring
 from stream_trainer.reference import LABEL, coded, freeze, pack
 from stream_trainer.reference.counting import Cells
 
 DAY = timedelta(days=1)
-MONITORING = Monitoring(window=DAY, lateness=timedelta(0), usual_windows=14)
+MONITORING = pipeline.monitoring  # windows of a day
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEK = pipeline.reference_hours // 24
 Columns = Mapping[str, pa.Array]
