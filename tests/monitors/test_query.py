@@ -28,7 +28,7 @@ from stream_trainer.topic_reading import Message, read_all
 from tests.security.test_webhook import plain, receiver
 
 from .test_alerts import SCHEMA
-from .worlds import WINDOW_ROWS, example, features, pipeline, records, settings, store_with_reference
+from .worlds import WINDOW_ROWS, example, features, pipeline, records, settings, store_with_reference, taught
 
 SECONDS = 90.0
 KEY = "drift/learned/distance"
@@ -100,8 +100,9 @@ def live(spark: SparkSession, broker: BrokerInfo, tmp_path: Path, monkeypatch: p
         monitor=MonitorSettings(report_rows=200),
     )
     rng = np.random.default_rng(11)
-    store_with_reference(of, name, rng)
-    made = Live(spark, pipeline(name), of, KafkaProducer(**client_options(of.kafka), linger_ms=5), rng)
+    watched = pipeline(name)
+    store_with_reference(of, name, rng, taught(watched, rng))
+    made = Live(spark, watched, of, KafkaProducer(**client_options(of.kafka), linger_ms=5), rng)
     yield made
     if made.running is not None:
         made.running.stop()
@@ -119,6 +120,8 @@ def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pyte
     [opened] = live.alerts()
     assert opened.value["status"] == "opened"
     assert opened.value["window"]["rows"] == WINDOW_ROWS
+    assert running.metrics.value("explanations_total", outcome="explained") >= 1
+    assert opened.value["weight"] > 0.8  # the model that answered looks at the distance, and at nothing else
     assert running.metrics.value("skipped_rows_total", reason="invalid_json") == 1
 
     def reported() -> bool:

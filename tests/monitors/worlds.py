@@ -9,16 +9,19 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import torch
 
 from monitors.alerts import Alert, WindowSpan
 from monitors.findings import Effect
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
+from stream_trainer.features import encode
+from stream_trainer.learner import Batch
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import LABEL, OUTPUT, Learned, Reference, coded, freeze
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.settings import Settings, StoreSettings
-from stream_trainer.store import Manifest, ModelStore, Rows, open_store
+from stream_trainer.store import Manifest, ModelStore, Rows, open_store, tensors
 
 CONTRACT = Contract(
     features=[
@@ -32,6 +35,7 @@ CONTRACT = Contract(
     event_time="scheduled_at",
     segments=["origin", "carrier"],
 )
+FAR = 1_000.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS_A_SECOND = 100
 WINDOW_ROWS = 500
@@ -104,10 +108,13 @@ def frozen(rng: Rng, rows: int = 4_000) -> tuple[Reference, Learned]:
     return reference, Learned().add(coded(CONTRACT, reference, learned), hours, 48)
 
 
-def commit_version(store: ModelStore, number: int, reference: Reference | None, learned: Learned | None) -> None:
+def commit_version(
+    store: ModelStore, number: int, reference: Reference | None, learned: Learned | None, weights: bytes | None = None
+) -> None:
     """A version with nothing but what the monitor reads; without a reference it only exists."""
     attempt = store.new_attempt()
-    files = {} if learned is None else {"learned.arrow": learned.to_bytes()}
+    given = {"learned.arrow": learned.to_bytes() if learned else None, "weights.safetensors": weights}
+    files = {name: content for name, content in given.items() if content is not None}
     store.commit(
         Manifest(
             pipeline=store.pipeline,
@@ -146,10 +153,24 @@ def commit_version(store: ModelStore, number: int, reference: Reference | None, 
     )
 
 
-def store_with_reference(of: Settings, name: str, rng: Rng) -> ModelStore:
+def store_with_reference(of: Settings, name: str, rng: Rng, weights: bytes | None = None) -> ModelStore:
     store = open_store(of, name)
-    commit_version(store, 1, *frozen(rng))
+    commit_version(store, 1, *frozen(rng), weights)
     return store
+
+
+def taught(of: Pipeline, rng: Rng, rows: int = 2_000) -> bytes:
+    """The weights of a version that knows: what goes far is late, and nothing else matters."""
+    values = features(rng, rows)
+    given = columns(values, rng)
+    inputs = encode(CONTRACT, {f.name: given[f.name] for f in CONTRACT.features})
+    late = torch.tensor([float(one["distance"] > FAR) for one in values], dtype=torch.float64)
+    state = of.learner.init(of.spec, 0)
+    for start in range(0, rows, 200):
+        state, _ = of.learner.learn(
+            state, Batch(features=inputs[start : start + 200], labels=late[start : start + 200])
+        )
+    return tensors.to_bytes(state.serving)
 
 
 def record(number: int, values: dict[str, Any], **changes: Any) -> bytes:
