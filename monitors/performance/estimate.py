@@ -1,7 +1,8 @@
 """Performance without labels: what the answers of a window are worth, if answers are worth what they were of late.
 
 The idea is NannyML's confidence-based performance estimation: a calibrated probability says itself how often it is right.
-It holds while labels depend on the answers as before; that they do not, only labels can show (`concept`).
+It holds while labels depend on the answers as before; that they do not, only labels can show (`concept`). What is expected
+of windows differs by more than their rows alone, so they are held among windows too (`levels`).
 """
 
 import math
@@ -12,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.findings import Effect, Finding
+from monitors.performance import levels
 from monitors.performance.bounds import p_larger
 from monitors.performance.calibration import CalibrationMap, calibration_map
+from monitors.performance.levels import Level, Levels, Seen
 from monitors.performance.tally import BINS, CALIBRATION_BINS, Tally
 from stream_trainer.contract import Task
 
 Floats = NDArray[np.float64]
 LEAST_EXAMPLES = 500
+_LEAST_LOSS = 1e-7  # nats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +69,21 @@ def estimate(task: Task, known: CalibrationMap, outputs: Floats) -> Estimate:
     )
 
 
-def estimate_finding(past: Tally, outputs: Sequence[int], *, alpha: float, min_rows: int) -> Finding:
-    """Kind `estimate`, against `learned`: whether more log loss is to be expected than the answers of late had.
+def estimate_finding(
+    past: Tally, outputs: Sequence[int], usual: Levels, *, alpha: float, min_rows: int
+) -> tuple[Finding, Levels]:
+    """Kind `estimate`, against `learned`: whether more log loss is to be expected than the answers of late had; and what is usual after it.
 
     Args:
         past: the newest joined examples.
         outputs: rows of the window by probability, `[100]`.
+        usual: how much windows differ in what is expected of them, without this one.
         alpha: chance of `drift` while nothing changes.
-        min_rows: with fewer rows there is no verdict.
+        min_rows: with fewer rows there is no verdict, nor before `levels.LEAST` windows.
 
-    The p-value is the larger of two: of a normal with the map's error and both samples', and of `bounds.p_larger` for the
-    answers alone, so neither a small window nor a poor map makes an alarm.
+    The p-value is the largest of three: of a normal with the map's error and both samples', of `bounds.p_larger` for the
+    answers alone, and of the window among windows; so neither a small window, nor a poor map, nor a day that is hard as days
+    are makes an alarm.
     """
     rows, examples = sum(outputs), past.losses.rows
     why = None
@@ -84,16 +92,22 @@ def estimate_finding(past: Tally, outputs: Sequence[int], *, alpha: float, min_r
     elif rows < min_rows or examples < LEAST_EXAMPLES:
         why = f"{rows} answers and {examples} joined examples; {min_rows} and {LEAST_EXAMPLES} are needed"
     if why is not None:
-        return _untested(why, rows, examples)
+        return _untested(why, rows, examples), usual
     known, window = calibration_map(past), np.array(outputs, dtype=np.float64)
     costs, before = _costs(known), known.rows
-    now, usual = window / window.sum(), before / before.sum()
-    rise = float((now - usual) @ costs)
-    spread = math.sqrt(_variance(now, costs) / rows + _variance(usual, costs) / examples)
-    error = math.hypot(spread, known.error((now - usual) * (known.cost_hit - known.cost_miss)))
+    now, before_shares = window / window.sum(), before / before.sum()
+    rise = float((now - before_shares) @ costs)
+    spread = math.sqrt(_variance(now, costs) / rows + _variance(before_shares, costs) / examples)
+    error = math.hypot(spread, known.error((now - before_shares) * (known.cost_hit - known.cost_miss)))
     p = max(_normal_tail(rise / error) if error > 0.0 else 1.0, p_larger(_unit(costs), window, before))
-    level = float(usual @ costs)
-    return Finding(
+    level = float(before_shares @ costs)
+    known_level, seen = usual.known.get("", Level()), _seen(level, rise, _variance(now, costs) / rows)
+    after = levels.taught(usual, {"": seen}, {""})
+    if known_level.windows < levels.LEAST:
+        why = f"how much windows usually differ is not known yet: {known_level.windows} of {levels.LEAST}"
+        return _untested(why, rows, examples), after
+    p = max(p, levels.p_higher(known_level, seen, usual.as_one))
+    finding = Finding(
         kind="estimate",
         feature="",
         against="learned",
@@ -106,6 +120,13 @@ def estimate_finding(past: Tally, outputs: Sequence[int], *, alpha: float, min_r
         reference_rows=examples,
         detail=f"log loss of {level + rise:.4g} ± {error:.2g} is to be expected, usually {level:.4g}",
     )
+    return finding, after
+
+
+def _seen(level: float, rise: float, variance: float) -> Seen:
+    """What is expected of a window, in octaves above what answers of late had; its noise by the delta method."""
+    now = max(level + rise, _LEAST_LOSS)
+    return Seen(math.log2(now / max(level, _LEAST_LOSS)), variance / (now * math.log(2.0)) ** 2)
 
 
 def _untested(why: str, rows: int, examples: int) -> Finding:

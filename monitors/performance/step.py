@@ -27,7 +27,7 @@ class PerformanceState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         past: the newest `PAST_ROWS` joined examples, or a few more.
-        levels: how much windows usually differ.
+        levels: how much the losses of windows usually differ; `expected`: what is expected of them without labels.
         concept: the detectors.
         before: labels of the window that was judged last.
         pending: windows with too few rows, together; `waiting`: how many.
@@ -35,6 +35,7 @@ class PerformanceState(msgspec.Struct, frozen=True, kw_only=True):
 
     past: Past = Past()
     levels: Levels = Levels()
+    expected: Levels = Levels()
     concept: Concept = Concept()
     before: Tally = Tally()
     pending: Tally = Tally()
@@ -75,14 +76,18 @@ def judge_labelled(state: PerformanceState, window: Tally, monitoring: Monitorin
     losses, levels = loss_findings(now, past, state.levels, alpha=rate, min_rows=monitoring.min_rows)
     detectors, changed = concept.judged(state.concept, now, rate=rate, windows=windows)
     after = PerformanceState(
-        past=state.past.then(now, rows=PAST_ROWS), levels=levels, concept=detectors, before=_labels(window)
+        past=state.past.then(now, rows=PAST_ROWS),
+        levels=levels,
+        expected=state.expected,
+        concept=detectors,
+        before=_labels(window),
     )
     findings = [*(msgspec.structs.replace(finding, windows=windows) for finding in losses), changed]
     return Judged(state=after, findings=findings, scores=scores)
 
 
 def judge_outputs(state: PerformanceState, outputs: Sequence[int], monitoring: Monitoring, *, share: float) -> Judged:
-    """A window of predictions has closed: kind `estimate`; the state stays as it is.
+    """A window of predictions has closed: kind `estimate`; of the state only what is expected of windows changes.
 
     Args:
         state: its calibration comes from the joined examples so far.
@@ -94,12 +99,12 @@ def judge_outputs(state: PerformanceState, outputs: Sequence[int], monitoring: M
     past = state.past.total()
     rows = sum(outputs)
     alpha = share * monitoring.false_alarms_per_window
-    finding = estimate_finding(past, outputs, alpha=alpha, min_rows=monitoring.min_rows)
+    finding, expected = estimate_finding(past, outputs, state.expected, alpha=alpha, min_rows=monitoring.min_rows)
     scores: dict[str, float] = {}
     if past.task in ("binary", "multiclass") and past.losses.rows >= LEAST_EXAMPLES and rows:
         found = estimate(past.task, calibration_map(past), np.array(outputs, dtype=np.float64))
         scores = estimated_scores(found)
-    return Judged(state=state, findings=[finding], scores=scores)
+    return Judged(state=msgspec.structs.replace(state, expected=expected), findings=[finding], scores=scores)
 
 
 def _same(first: Tally, second: Tally) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from monitors.performance.calibration import calibration_map
 from monitors.performance.counting import figures
 from monitors.performance.estimate import Estimate, estimate, estimate_finding
+from monitors.performance.levels import Levels
 from monitors.performance.tally import BINS
 from stream_trainer.evaluation.calibration import roc_auc
 from stream_trainer.settings import Settings
@@ -80,16 +81,23 @@ def ours(reference: Rows, windows: Rows) -> Found:
     labels = reference.labels.ravel()
     past = figures("binary", reference.answers.reshape(-1, 1), labels, np.ones(len(labels), dtype=np.int64), {})
     known = calibration_map(past)
-    counts = [np.bincount((row * BINS).astype(int).clip(0, BINS - 1), minlength=BINS) for row in windows.answers]
+    counts = [_counts(row) for row in windows.answers]
     said: list[Estimate] = [estimate("binary", known, row.astype(float)) for row in counts]
-    alarms = [estimate_finding(past, row.tolist(), alpha=ALPHA, min_rows=50).state == "drift" for row in counts]
+    usual, alarms = Levels(), []
+    for row in [*map(_counts, reference.answers), *counts]:
+        finding, usual = estimate_finding(past, row.tolist(), usual, alpha=ALPHA, min_rows=50)
+        alarms.append(finding.state == "drift")
     told = {name: [getattr(one, name) for one in said] for name in ("log_loss", *_METRICS)}
     return Found(
         values={name: np.array([figure.value for figure in figures_]) for name, figures_ in told.items()},
         errors={name: np.array([figure.error for figure in figures_]) for name, figures_ in told.items()},
-        alarms=np.array(alarms),
+        alarms=np.array(alarms[-len(counts) :]),
         seconds=time.process_time() - began,
     )
+
+
+def _counts(answers: Floats) -> NDArray[np.int64]:
+    return np.bincount((answers * BINS).astype(int).clip(0, BINS - 1), minlength=BINS)
 
 
 def nannyml(programs: Path, reference: Rows, windows: Rows) -> Found:

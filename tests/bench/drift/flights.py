@@ -1,19 +1,19 @@
 """A real year through the monitor: which alerts it raises, and how many when the same flights come in no order at all."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
 from examples.flights.data import load_timeline
-from monitors.findings import Against, Finding
-from stream_trainer.reference import LABEL
+from monitors.findings import Against, Severity
+from stream_trainer.acting import SEVERITIES
 from stream_trainer.settings import Settings
 from tests.bench import record
 from tests.bench.drift import year
@@ -49,18 +49,24 @@ _CODE = (
     ),
     *(f"stream_trainer/reference/{name}.py" for name in ("bins", "counting", "freezing", "pseudo")),
 )
-_STORMS = ("precip", "visib", "wind_speed")
 _SEASONS: Mapping[str, tuple[str, ...]] = {"February": ("02",), "June and July": ("06", "07")}
-_TOLD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An alert that opened; `windows`: so many days together showed it."""
+
+    key: str
+    severity: Severity
+    windows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """One day: alerts opened by key, and by feature the PSI of what had changed against what was learned, all rows."""
+    """One day: the alerts that opened, and how many rounds had a finding that is drift."""
 
     date: str
-    opened: list[str]
-    learned: dict[str, float]
+    opened: list[Opened]
     rounds: int
 
 
@@ -85,29 +91,18 @@ def measure(options: Options) -> Section:
 
 
 def _kept(path: Path, make: Callable[[], Sequence[Day]]) -> list[Told]:
-    if path.exists():
-        return [Told(**one) for one in json.loads(path.read_text())]
-    found = [_told(day) for day in make()]
-    record.write(path, [asdict(one) for one in found])
-    return found
+    if not path.exists():
+        record.write(path, [asdict(_told(day)) for day in make()])
+    return msgspec.json.decode(path.read_bytes(), type=list[Told])
 
 
 def _told(day: Day) -> Told:
-    drifted = [finding for finding in day.findings if finding.state == "drift"]
-    learned = [f for f in drifted if f.against == "learned" and not f.segment and f.windows == 1]
-    strongest: dict[str, float] = {}
-    for finding in learned:
-        strongest[finding.feature] = max(strongest.get(finding.feature, 0.0), _psi(finding))
+    opened = [event for event in day.events if event.status == "opened"]
     return Told(
         date=f"{day.start:%Y-%m-%d}",
-        opened=[event.alert_key for event in day.events if event.status == "opened"],
-        learned=strongest,
-        rounds=len({(finding.windows, finding.kind == "label") for finding in drifted}),
+        opened=[Opened(key=one.alert_key, severity=one.severity, windows=one.windows) for one in opened],
+        rounds=len({(f.windows, f.kind == "label") for f in day.findings if f.state == "drift"}),
     )
-
-
-def _psi(finding: Finding) -> float:
-    return finding.effect.psi or 0.0
 
 
 def _section(real: Sequence[Told], shuffled: Sequence[Sequence[Told]]) -> Section:
@@ -117,14 +112,12 @@ def _section(real: Sequence[Told], shuffled: Sequence[Sequence[Told]]) -> Sectio
     stated = len(real) * MONITORING.false_alarms_per_window
     return Section(
         title="The flights of a year",
-        headings=("month", "alerts opened", "most often", "days on which `late` had changed", "its largest PSI",
-                  *(f"days: {name}" for name in _STORMS)),
+        headings=("month", "alerts opened", *SEVERITIES, "on days", "most often"),
         rows=[_month(month, [day for day in real if day.date.startswith(month)]) for month in months],
         notes=[
-            (f"Windows of a day (UTC), {len(real)} of them; compared with the first week, and with the week before; flights that never arrived are left out. "
-            "`late` by the day of departure. A day's weather is shared by all its flights, and a day has one weekday: "
-            "most days differ from the week before them, and the monitor says so."),
-            *_storms(real),
+            (f"As the example's pipeline is watched: windows of a day (UTC), {len(real)} of them, compared with the first week, with the week before, and with how much days "
+            "usually differ. Flights that never arrived are left out; lateness is by the day of departure. Quality: weather that is missing."),
+            *_seasons(real),
             (f"{len(shuffled)} shuffles of the year: alerts opened {_list(counts)}; rounds with any {_list(rounds)}; "
             f"stated: at most {stated:.1f} a year are to be expected."),
         ],
@@ -136,15 +129,15 @@ def _section(real: Sequence[Told], shuffled: Sequence[Sequence[Told]]) -> Sectio
 
 
 def _month(month: str, days: Sequence[Told]) -> list[str]:
-    keys: Counter[str] = Counter(_feature(key) for day in days for key in day.opened)
-    late = [day.learned[LABEL] for day in days if LABEL in day.learned]
+    opened = [one for day in days for one in day.opened]
+    often = Counter(_feature(one.key) for one in opened).most_common(3)
+    severe = Counter(one.severity for one in opened)
     return [
         month,
-        f"{keys.total()}",
-        ", ".join(f"{name} {count}" for name, count in keys.most_common(3)),
-        f"{len(late)} of {len(days)}",
-        f"{max(late, default=0.0):.2f}",
-        *(f"{sum(name in day.learned for day in days)}" for name in _STORMS),
+        f"{len(opened)}",
+        *(f"{severe[severity]}" for severity in SEVERITIES),
+        f"{sum(bool(day.opened) for day in days)}",
+        ", ".join(f"{name} {count}" for name, count in often),
     ]
 
 
@@ -154,22 +147,19 @@ def _feature(key: str) -> str:
     return f"{kind} of {rest[rest[0] in get_args(Against)]}"
 
 
-def _storms(real: Sequence[Told]) -> list[str]:
-    """The days on which lateness differed most from the week before, with what else had changed."""
+def _seasons(real: Sequence[Told]) -> list[str]:
+    """What is told of the months of snow and of storms."""
     found = []
-    for name, wanted in _SEASONS.items():
-        days = [d for d in real if d.date[5:7] in wanted and LABEL in d.learned]
-        most = sorted(days, key=lambda d: -d.learned[LABEL])[:_TOLD]
-        told = "; ".join(
-            f"{d.date} (PSI {d.learned[LABEL]:.2f}{_others(d)})" for d in sorted(most, key=lambda d: d.date)
-        )
-        found.append(f"{name}: `late` differs most from the week before on {told or 'no day'}.")
+    for name, months in _SEASONS.items():
+        days = [day for day in real if day.date[5:7] in months and day.opened]
+        told = [f"{day.date[5:]} {', '.join(_named(one) for one in day.opened)}" for day in days]
+        found.append(f"{name}: {'; '.join(told) or 'nothing'}.")
     return found
 
 
-def _others(day: Told) -> str:
-    changed = [name for name in _STORMS if name in day.learned]
-    return f"; {', '.join(changed)} too" if changed else ""
+def _named(one: Opened) -> str:
+    together = f", {one.windows} days together" if one.windows > 1 else ""
+    return f"`{one.key}` ({one.severity}{together})"
 
 
 def _list(numbers: Sequence[int]) -> str:

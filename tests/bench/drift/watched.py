@@ -117,7 +117,10 @@ class _Steps:
             state.predictions.usual,
         )
         state = self._stepped(
-            msgspec.structs.replace(state, predictions=Watched(blocks=told.blocks, usual=told.usual)), told
+            msgspec.structs.replace(
+                state, predictions=Watched(blocks=told.blocks, usual=told.usual), performance=told.performance
+            ),
+            told,
         )
         if late is not None:
             closed = self._closed(number, late, labels=True)

@@ -1,11 +1,14 @@
 """Estimates without labels: what comes true lies where they say, and an alarm is as rare as stated."""
 
+import math
+
 import numpy as np
 import pytest
 
 from monitors.performance.calibration import calibration_error, calibration_map
 from monitors.performance.counting import figures
 from monitors.performance.estimate import estimate, estimate_finding
+from monitors.performance.levels import LEAST, Levels
 from monitors.performance.tally import BINS, Tally
 from stream_trainer.evaluation.calibration import roc_auc
 
@@ -64,13 +67,23 @@ def test_more_classes_are_estimated_by_the_likeliest() -> None:
     assert found.roc_auc is None
 
 
-def rate(rng: Rng, rows: int, alpha: float) -> int:
-    found = 0
-    for _ in range(300):
+def rate(rng: Rng, rows: int, alpha: float, *, harder: float = 0.0, windows: int = 300) -> int:
+    """Windows that alarm, after `LEAST`; `harder`: how much the questions of windows differ."""
+    found, usual = 0, Levels()
+    for _ in range(windows + LEAST):
         past = binary_tally(rng, 3_000)
-        outputs = histogram(binary(rng, rows)[0])
-        found += estimate_finding(past, outputs, alpha=alpha, min_rows=50).state == "drift"
+        outputs = histogram(binary(rng, rows, a=2.0 * math.exp(harder * rng.standard_normal()))[0])
+        finding, usual = estimate_finding(past, outputs, usual, alpha=alpha, min_rows=50)
+        found += finding.state == "drift"
     return found
+
+
+def known(rng: Rng, past: Tally, windows: int = 30) -> Levels:
+    """How much windows of 400 rows differ while nothing changes."""
+    usual = Levels()
+    for _ in range(windows):
+        _, usual = estimate_finding(past, histogram(binary(rng, 400)[0]), usual, alpha=1e-4, min_rows=50)
+    return usual
 
 
 @pytest.mark.parametrize("rows", [50, 2_000])
@@ -79,11 +92,26 @@ def test_quiet_windows_alarm_at_most_as_often_as_stated(rows: int) -> None:
     assert rate(np.random.default_rng(rows), rows, 0.05) < 29
 
 
+def test_windows_that_are_each_as_hard_as_days_are_alarm_at_most_as_often_as_stated() -> None:
+    # By rows alone nearly half of them would: every window differs surely.
+    assert rate(np.random.default_rng(9), 2_000, 0.05, harder=0.5) < 29
+
+
+def test_before_it_is_known_how_much_windows_differ_there_is_no_verdict() -> None:
+    rng = np.random.default_rng(3)
+    past, hard = binary_tally(rng, 5_000), histogram(binary(rng, 400, a=4.0, b=4.0)[0])
+    for windows in (0, LEAST - 1):
+        finding, _ = estimate_finding(past, hard, known(rng, past, windows), alpha=1e-4, min_rows=50)
+        assert (finding.state, f"{windows} of {LEAST}" in finding.detail) == ("not enough data", True)
+    assert estimate_finding(past, hard, known(rng, past, LEAST), alpha=1e-2, min_rows=50)[0].state == "drift"
+
+
 def test_less_sure_answers_are_an_alarm_and_surer_ones_are_none() -> None:
     rng = np.random.default_rng(3)
     past = binary_tally(rng, 5_000)
-    worse = estimate_finding(past, histogram(binary(rng, 400, a=4.0, b=4.0)[0]), alpha=1e-4, min_rows=50)
-    better = estimate_finding(past, histogram(binary(rng, 400, a=1.0, b=9.0)[0]), alpha=1e-4, min_rows=50)
+    usual = known(rng, past)
+    worse, _ = estimate_finding(past, histogram(binary(rng, 400, a=4.0, b=4.0)[0]), usual, alpha=1e-4, min_rows=50)
+    better, _ = estimate_finding(past, histogram(binary(rng, 400, a=1.0, b=9.0)[0]), usual, alpha=1e-4, min_rows=50)
     assert (worse.kind, worse.state, worse.against) == ("estimate", "drift", "learned")
     assert worse.effect.psi is not None
     assert worse.effect.psi > 0.25
@@ -92,8 +120,9 @@ def test_less_sure_answers_are_an_alarm_and_surer_ones_are_none() -> None:
 
 def test_numbers_and_few_rows_have_no_verdict() -> None:
     rng = np.random.default_rng(3)
-    numbers = estimate_finding(numbers_tally(rng, 1_000), [], alpha=0.1, min_rows=50)
-    few = estimate_finding(binary_tally(rng, 100), [1] * BINS, alpha=0.1, min_rows=50)
+    numbers, usual = estimate_finding(numbers_tally(rng, 1_000), [], Levels(), alpha=0.1, min_rows=50)
+    few, same = estimate_finding(binary_tally(rng, 100), [1] * BINS, usual, alpha=0.1, min_rows=50)
+    assert same == Levels()
     assert (numbers.state, few.state) == ("not enough data", "not enough data")
     assert "not estimated" in numbers.detail
     with pytest.raises(ValueError, match="no calibration map"):
