@@ -17,8 +17,8 @@ class Monitoring:
         false_alarm_every: while nothing changes, at most one alarm in so much event time is to be expected, over all
             features, segments and kinds together.
         min_rows: with fewer known values there is no verdict.
-        usual_windows: where windows differ from each other by more than rows by chance would, so many are seen before one
-            is judged, and then by how much they usually differ. 0: by rows alone, from the first window on.
+        usual_windows: so many windows are seen before one is judged, and then, where they differ from each other by more than
+            rows by chance would, by how much they usually do. 0: by rows alone, from the first window on.
         unwatched: features that no window has as they were learned, such as the day of the week in windows of a day.
         silence: no prediction for so long, by the clock, is an alert; None: never.
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
