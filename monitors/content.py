@@ -22,6 +22,7 @@ from stream_trainer.reference.counting import Cells
 
 PRIORITY = "_priority"
 KEPT_VERSIONS = 64
+PARTS = 4
 OLDER = 0
 MIXED = "mixed"
 
@@ -35,7 +36,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first: with `last` the earliest and the latest event time.
         versions: rows by the version that answered: the 64 highest, `OLDER` for those before; rows that none answered
-            are not in it.
+            are not in it. `parts`: the same of each quarter of the window's time.
         offsets: the records, per topic and partition `[first, next)`.
         digest: of the reference whose bins are counted, None without one, `MIXED` when there were several.
         counts: a row of cells, packed; by version coarse ones.
@@ -49,6 +50,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     first: datetime | None = None
     last: datetime | None = None
     versions: dict[int, int] = {}
+    parts: dict[int, list[int]] = {}
     offsets: Ranges = {}
     digest: str | None = None
     counts: bytes = b""
@@ -79,6 +81,7 @@ def add(first: Content, second: Content, *, sample_rows: int) -> Content:
         first=_either(min, first.first, second.first),
         last=_either(max, first.last, second.last),
         versions=newest(summed(first.versions, second.versions), sum),
+        parts=newest(_both(first.parts, second.parts, _each), every),
         offsets=covered(first.offsets, second.offsets),
         digest=first.digest if same else MIXED,
         counts=_added(first.counts, second.counts) if same else b"",
@@ -92,7 +95,7 @@ def add(first: Content, second: Content, *, sample_rows: int) -> Content:
 
 def slim(content: Content) -> Content:
     """Without what only a single window is asked for: what is kept to look at several windows together."""
-    return msgspec.structs.replace(content, by_version={}, sample=None, sketches={}, tally=Tally())
+    return msgspec.structs.replace(content, parts={}, by_version={}, sample=None, sketches={}, tally=Tally())
 
 
 def newest(values: Mapping[int, T], together: Callable[[list[T]], T]) -> dict[int, T]:
@@ -106,6 +109,15 @@ def lowest(sample: pa.Table, rows: int) -> pa.Table:
     """The rows of the lowest priority; a row that is there twice counts twice."""
     keys = [(PRIORITY, "ascending"), *((name, "ascending") for name in sample.column_names if name != PRIORITY)]
     return sample.sort_by(keys).slice(0, rows)
+
+
+def _each(first: list[int], second: list[int]) -> list[int]:
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+def every(parts: list[list[int]]) -> list[int]:
+    """Part by part."""
+    return [sum(part) for part in zip(*parts, strict=True)]
 
 
 def _all(packed: Iterable[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitors.baseline import Baseline, Frozen
-from monitors.content import MIXED, OLDER, Content
+from monitors.content import MIXED, OLDER, PARTS, Content
 from monitors.deciding import Question
 from monitors.findings import VERSION, Against, Kind
 from monitors.history import Curve
@@ -123,9 +123,24 @@ def _questions(content: Content, compared: Compared, *, labels: bool) -> Iterato
 
 
 def told_apart(content: Content, min_rows: int) -> list[int]:
-    """The versions whose rows are compared by themselves: those with the most rows of two or more that have enough."""
-    rows = {v: n for v, n in content.versions.items() if v in content.by_version and v != OLDER and n >= min_rows}
+    """The versions whose rows are compared by themselves: those with the most rows of two or more that have enough.
+
+    Only versions that answered side by side, all through the window: the rows of one that followed another are of
+    another part of its time, and differ for that.
+    """
+    beside = _side_by_side(content)
+    rows = {v: n for v, n in content.versions.items() if v in content.by_version and v in beside and n >= min_rows}
     return sorted(sorted(rows, key=lambda v: (-rows[v], -v))[:MOST_VERSIONS]) if len(rows) > 1 else []
+
+
+def _side_by_side(content: Content) -> set[int]:
+    """Versions that have, in each part of the window in which five of their rows would be, at least a quarter of them."""
+    versions = [version for version in content.parts if version != OLDER]
+    parts = np.array([content.parts[version] for version in versions], np.float64).reshape(-1, PARTS)
+    every = np.array(list(content.parts.values()), np.float64).reshape(-1, PARTS)
+    expected = parts.sum(axis=1, keepdims=True) * every.sum(axis=0) / max(1.0, every.sum())
+    through = ((parts >= expected / 4) | (expected < 5)).all(axis=1)
+    return {version for version, kept in zip(versions, through.tolist(), strict=True) if kept}
 
 
 def _by_version(content: Content, compared: Compared) -> Iterator[Question]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from monitors import asked, content, sketches, skipped
 from monitors.asked import Asked, Kafka, Skip
-from monitors.content import KEPT_VERSIONS, OLDER, PRIORITY, Content, lowest
+from monitors.content import KEPT_VERSIONS, OLDER, PARTS, PRIORITY, Content, lowest
 from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
 from monitors.performance.tally import Tally
@@ -164,6 +164,8 @@ class Summarise:
         bins = None if self.reference is None else coded(self.contract, self.reference, columns)
         counts = None if bins is None else bins.count(groups, len(found))
         versions = np.array([row.prediction.model_version or OLDER for row in rows], np.int64)
+        length = self.window // timedelta(microseconds=1)
+        parts = np.array([row.at for row in rows], np.int64) % length * PARTS // length
         contents = {}
         order = np.argsort(groups, kind="stable")
         starts = np.searchsorted(groups[order], np.arange(len(found) + 1))
@@ -177,6 +179,7 @@ class Summarise:
                 first=_instant(min(times)),
                 last=_instant(max(times)),
                 versions=_rows_by_version(versions[places]),
+                parts=_parts_by_version(versions[places], parts[places]),
                 offsets=_offsets(row.where for row in here),
                 digest=self.digest,
                 counts=b"" if counts is None else pack(counts[i]),
@@ -317,6 +320,13 @@ def _example_offsets(rows: pa.RecordBatch) -> Ranges:
 def _rows_by_version(versions: Cells) -> dict[int, int]:
     found, rows = np.unique(versions[versions != OLDER], return_counts=True)
     return content.newest(dict(zip(found.tolist(), rows.tolist(), strict=True)), sum)
+
+
+def _parts_by_version(versions: Cells, parts: Cells) -> dict[int, list[int]]:
+    known, at = np.unique(versions, return_inverse=True)
+    rows = np.bincount(at * PARTS + parts, minlength=len(known) * PARTS).reshape(-1, PARTS).tolist()
+    each = dict(zip(known.tolist(), rows, strict=True))
+    return content.newest({v: each[v] for v in each if v != OLDER}, content.every)
 
 
 def _counts_by_version(bins: Coded, all_versions: Cells, places: Cells) -> dict[int, bytes]:

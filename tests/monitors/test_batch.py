@@ -13,7 +13,9 @@ import pytest
 from monitors.alerts import Alert
 from monitors.baseline import Baselines
 from monitors.batch import Monitor
+from monitors.content import Content
 from monitors.history import History, WindowRecord
+from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
 from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
@@ -169,11 +171,12 @@ def two_versions(world: World) -> None:
     commit_version(store, 2, reference, Learned().add(counted, pa.array([START] * len(rows), TIMESTAMP), 48))
 
 
-def answered_by(world: World, monitor: Monitor, number: int, shifts: dict[int, float]) -> None:
-    """A window of rows of which each version answers as many, of these shifts."""
+def answered_by(world: World, monitor: Monitor, number: int, shifts: dict[int, float], *, in_turn: bool = True) -> None:
+    """A window of rows of which each version answers as many, of these shifts; `in_turn`, or one after the other."""
+    versions = list(shifts) * (WINDOW_ROWS // len(shifts))
     values = [
         record(number * WINDOW_ROWS + i, features(world.rng, 1, shift=shifts[version])[0], model_version=version)
-        for i, version in enumerate(list(shifts) * (WINDOW_ROWS // len(shifts)))
+        for i, version in enumerate(versions if in_turn else sorted(versions))
     ]
     monitor.run(number, read(kafka(values, offset=number * WINDOW_ROWS)))
 
@@ -207,6 +210,32 @@ def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World)
     for number in range(2):
         answered_by(world, monitor, number, {1: 0.0})
     assert not [f for f in world.history()[0].findings if f.segment.startswith("_version=")]
+
+
+def test_versions_that_followed_each_other_are_not_told_apart(world: World) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        answered_by(world, monitor, number, {1: 0.0, 2: 1.0}, in_turn=False)
+    assert world.history()[0].versions == (1, 2)
+    assert not [f for f in world.history()[0].findings if f.segment.startswith("_version=")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "beside"),
+    [
+        ({1: [50, 50, 50, 50], 2: [10, 40, 10, 30]}, [1, 2]),
+        ({1: [50, 50, 50, 50], 2: [200, 3, 0, 0]}, []),  # a rollout in the first quarter, and its stragglers
+        ({1: [300, 0, 2, 300], 2: [100, 0, 0, 100]}, [1, 2]),  # nobody asks at noon
+        ({1: [90, 90, 0, 0], 2: [0, 0, 90, 90]}, []),
+    ],
+)
+def test_versions_answer_side_by_side_when_each_has_its_share_of_all_parts_of_a_window(
+    parts: dict[int, list[int]], beside: list[int]
+) -> None:
+    rows = {version: sum(each) for version, each in parts.items()}
+    window = Content(rows=sum(rows.values()), versions=rows, parts=parts, by_version=dict.fromkeys(rows, b""))
+    assert told_apart(window, 50) == beside
 
 
 def test_the_history_says_how_many_different_values_there_were(world: World) -> None:
