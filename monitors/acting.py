@@ -5,6 +5,7 @@ alert that has asked for one is open any more.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
@@ -27,7 +28,7 @@ _LONGEST = 400
 
 
 class Actor:
-    """Asks what the rules say; called by one thread.
+    """Asks what the rules say. Two threads publish alerts, of windows and by the clock; one of them acts at a time.
 
     Args:
         rules: of the pipeline.
@@ -48,9 +49,14 @@ class Actor:
         self._send = send
         self._asked = {request.action_id: request for request in asked}
         self._open = {_plain(key) for key in open_keys}
+        self._lock = threading.Lock()
 
     def act(self, events: Sequence[Alert]) -> list[Asked]:
         """What these events ask for, and the ends of holds that nobody needs any more; sent, and remembered once sent."""
+        with self._lock:
+            return self._acted(events)
+
+    def _acted(self, events: Sequence[Alert]) -> list[Asked]:
         wanted = {request.action_id: request for event in events for request in self._wanted(event)}
         new = {name: request for name, request in wanted.items() if name not in self._asked}
         still_open = set(self._open)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -106,6 +107,29 @@ def test_a_release_that_a_dead_monitor_owed_is_asked_for_at_the_start_after_the_
     publish([said("y")])
     assert [sent for _, sent in told] == [2]
     assert len(world.sent) == 5
+
+
+def test_two_threads_that_act_know_of_each_others_alerts() -> None:
+    sent: list[Asked] = []
+    other_acted = threading.Event()
+
+    def act_too() -> None:
+        actor.act([said("y")])
+        other_acted.set()
+
+    other = threading.Thread(target=act_too)
+
+    def send(requests: Sequence[Asked]) -> None:
+        if not other.ident:  # the first is still sending when the second one comes
+            other.start()
+            other_acted.wait(0.2)
+        sent.extend(requests)
+
+    actor = Actor(RULES[1:2], send)
+    actor.act([said("x")])
+    other.join()
+    assert kinds(sent) == ["hold_promotion"] * 2
+    assert actor.act([said("x", "resolved", minutes=5)]) == []
 
 
 def test_a_key_with_anything_in_it_is_still_a_request() -> None:
