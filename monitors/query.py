@@ -262,7 +262,8 @@ def _actor(pipeline: Pipeline, settings: Settings, producer: ControlProducer, kn
         rules,
         lambda requests: producer.send(topic, [(request.action_id, request) for request in requests]),
         asked=all_requests(settings.kafka, topic) if rules else (),
-        open_keys=known,
+        open_alerts=known.values(),
+        hold_at_most=pipeline.monitoring.hold_at_most,
     )
 
 

@@ -24,6 +24,8 @@ class Monitoring:
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
         actions: what alerts ask of the trainer.
         action_cooldown: the trainer carries out at most one action of a kind in so much time, by the clock; others are refused.
+        hold_at_most: so long after a hold was asked for, by its alert's time, it ends though the alert goes on: what is held
+            may be what keeps it open.
     """
 
     window: timedelta = timedelta(minutes=5)
@@ -36,6 +38,7 @@ class Monitoring:
     staleness: timedelta | None = timedelta(hours=1)
     actions: tuple[When, ...] = ()
     action_cooldown: timedelta = timedelta(hours=1)
+    hold_at_most: timedelta = timedelta(days=1)
 
     def __post_init__(self) -> None:
         zero = timedelta(0)
@@ -51,6 +54,8 @@ class Monitoring:
             raise UsageError("Monitoring: actions is a tuple of When(kind=…, do=…)")
         if self.action_cooldown < zero:
             raise UsageError("Monitoring: action_cooldown must not be negative")
+        if self.hold_at_most <= zero:
+            raise UsageError("Monitoring: hold_at_most must be longer than nothing")
 
     @property
     def false_alarms_per_window(self) -> float:

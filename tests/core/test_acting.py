@@ -68,6 +68,7 @@ def test_the_kinds_are_those_of_the_monitor() -> None:
         (lambda: When(kind="drift", do=ReleasePromotion(hold="0" * 32)), "give one of"),  # type: ignore[arg-type]
         (lambda: Monitoring(actions=(RollBack(),)), "tuple of When"),  # type: ignore[arg-type]
         (lambda: Monitoring(action_cooldown=timedelta(-1)), "action_cooldown"),
+        (lambda: Monitoring(hold_at_most=timedelta(0)), "hold_at_most"),
         (lambda: action_of({"kind": "explode"}), "explode"),
         (lambda: action_of({"kind": "roll_back", "to": 3}), "roll_back"),
     ],

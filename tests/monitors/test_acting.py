@@ -58,8 +58,8 @@ class World:
             raise self.trouble
         self.sent += requests
 
-    def restart(self, *open_keys: str) -> None:
-        self.actor = Actor(RULES, self.send, asked=self.sent, open_keys=open_keys)
+    def restart(self, *open_alerts: Alert) -> None:
+        self.actor = Actor(RULES, self.send, asked=self.sent, open_alerts=open_alerts)
 
 
 def test_an_alert_asks_what_its_rules_say_and_names_itself() -> None:
@@ -139,6 +139,39 @@ def test_a_key_with_anything_in_it_is_still_a_request() -> None:
         assert parse(request.action_id.encode(), msgspec.json.encode(request)) == request
 
 
+def test_a_hold_that_has_ended_holds_nothing_when_its_alert_comes_again() -> None:
+    world = World()
+    world.actor.act([said("x", severity="warning")])
+    world.actor.act([said("x", "resolved", minutes=1)])
+    world.actor.act([said("x", severity="info", minutes=10, opened=10)])
+    hold = world.actor.act([said("z", severity="warning", minutes=20, opened=20)])
+    released = world.actor.act([said("z", "resolved", minutes=30, opened=20)])
+    assert [r.action for r in released] == [ReleasePromotion(hold=hold[0].action_id)]
+
+
+def test_what_is_held_may_keep_its_alert_open_and_is_let_go_after_a_time() -> None:
+    world, day = World(), 24 * 60
+    hold = world.actor.act([said("x", severity="warning")])
+    world.restart(said("x", severity="warning"))
+    assert world.actor.act([said("x", "updated", "warning", minutes=day - 1)]) == []
+    released = world.actor.act([said("x", "updated", "warning", minutes=day)])
+    assert [r.action for r in released] == [ReleasePromotion(hold=hold[0].action_id)]
+    assert world.actor.act([said("x", "updated", "warning", minutes=2 * day)]) == []
+
+
+def test_an_alert_that_grows_severe_late_holds_as_long_as_any() -> None:
+    world, days = World(), 3 * 24 * 60
+    world.actor.act([said("x", severity="info")])
+    assert kinds(world.actor.act([said("x", "updated", "warning", minutes=days)])) == ["hold_promotion"]
+    assert world.actor.act([said("x", "updated", "warning", minutes=days + 60)]) == []
+
+
+def test_long_keys_that_begin_alike_are_asked_for_apart() -> None:
+    world, long = World(), "x" * 1000
+    found = [request for name in (long + "a", long + "b") for request in world.actor.act([said(name)])]
+    assert len({request.action_id for request in found}) == len(found) == 4
+
+
 STEPS = st.lists(st.tuples(st.sampled_from("xyz"), st.booleans(), st.booleans()), max_size=30)
 
 
@@ -148,15 +181,19 @@ def test_restarts_and_repetitions_ask_for_nothing_more_and_no_hold_outlives_its_
 ) -> None:
     once, often = World(), World()
     open_since: dict[str, int] = {}
+    open_alerts: dict[str, Alert] = {}
     for minute, (feature, repeat, restart) in enumerate(steps):
         status = "resolved" if feature in open_since else "opened"
         event = said(feature, status, "warning", minute, open_since.pop(feature, minute))
         if status == "opened":
             open_since[feature] = minute
+            open_alerts[feature] = event
+        else:
+            del open_alerts[feature]
         once.actor.act([event])
         often.actor.act([event])
         if restart:
-            often.restart(*(f"drift/{name}" for name in open_since))
+            often.restart(*open_alerts.values())
         if repeat:
             often.actor.act([event])
     assert [r.action_id for r in often.sent] == [r.action_id for r in once.sent]
