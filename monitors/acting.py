@@ -79,8 +79,11 @@ class Actor:
         if event.status == "resolved":
             return []
         about = event.features or (event.feature,)
-        met = (r.do for r in self._rules if any(r.is_met(event.kind, name, event.severity) for name in about))
-        return [_request(event, action) for action in met]
+        return [
+            _request(event, rule.do)
+            for rule in self._rules
+            if any(rule.is_met(event.kind, name, event.severity, event.against) for name in about)
+        ]
 
 
 class _Span(NamedTuple):

@@ -246,6 +246,7 @@ def patient(monitoring: Monitoring) -> LifePolicy:
     usual = LifePolicy()
     return LifePolicy(
         repeat_every=max(usual.repeat_every, 10 * monitoring.window),
+        repeat_followed=max(usual.repeat_followed, 10 * monitoring.window),
         cooldown=max(usual.cooldown, 3 * monitoring.window),
     )
 

@@ -26,6 +26,7 @@ class LifePolicy:
         resolve_after: so many quiet rounds in a row, of the scale that found it or a longer one.
         quiet_above: a round is quiet for an open alert when its p-value is above this one.
         repeat_every: an open alert that goes on is published again so often, in event time; a higher severity at once.
+        repeat_followed: the same of one that differs from the baseline alone, which may be for good.
         cooldown: so long after it was resolved an alert does not open again, in event time, but for a higher severity.
         warning: from this PSI on an alert is a warning, below it is for information; `critical` likewise.
     """
@@ -33,6 +34,7 @@ class LifePolicy:
     resolve_after: int = 2
     quiet_above: float = 0.01
     repeat_every: timedelta = timedelta(hours=1)
+    repeat_followed: timedelta = timedelta(days=1)
     cooldown: timedelta = timedelta(minutes=15)
     warning: float = 0.1
     critical: float = 0.25
@@ -132,7 +134,8 @@ def _next(
     if finding.state == "drift":
         course = msgspec.structs.replace(course, quiet=0, windows=min(course.windows, finding.windows))
         worse = SEVERITIES.index(severity_of(finding, policy)) > SEVERITIES.index(before.severity)
-        due = seen.window.end - before.updated_at >= policy.repeat_every
+        pause = policy.repeat_followed if finding.against == "baseline" else policy.repeat_every
+        due = seen.window.end - before.updated_at >= pause
         joined = bool(set(finding.together) - set(before.features))
         return ("updated" if worse or due or joined else None), course
     if finding.windows < course.windows:

@@ -33,6 +33,11 @@ Kind = Literal[
     "silence",  # nobody asks
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Compared with what was learned and with the frozen baseline; alerts of each are their own.
+TWO_REFERENCES: frozenset[Kind] = frozenset({"drift", "quality", "label", "multivariate"})
+# About all features together.
+WHOLE: frozenset[Kind] = frozenset({"multivariate", "loss", "concept", "estimate", "freshness", "silence"})
+Hearing = Literal["learned", "baseline", "any"]
 MAX_BYTES = 16 * 2**10
 MOST_FACTOR, MOST_ROWS, MOST_RECORDS = 100.0, 10_000_000, 1_000_000
 
@@ -108,15 +113,18 @@ class When:
         do: what is asked.
         severity: the least.
         feature: only alerts about this one; None: about any, or about all together.
+        against: of the kinds in `TWO_REFERENCES`, only alerts against this one. A difference from the baseline alone says that the
+            model has followed.
 
     Raises:
-        UsageError: something of it cannot be.
+        UsageError: something of it cannot be, or no alert can ever meet it.
     """
 
     kind: Kind
     do: Asking
     severity: Severity = "warning"
     feature: str | None = None
+    against: Hearing = "learned"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -125,19 +133,22 @@ class When:
             raise UsageError(f"When: severity is {self.severity!r}: use {', '.join(SEVERITIES)}")
         if self.feature == "":
             raise UsageError("When: feature is the name of one, or None for any")
+        if self.feature is not None and self.kind in WHOLE:
+            raise UsageError(f"When: alerts of kind {self.kind} are about no single feature: leave feature out")
+        if self.against not in get_args(Hearing):
+            raise UsageError(f"When: against is {self.against!r}: use {', '.join(get_args(Hearing))}")
+        if self.against == "baseline" and self.kind not in TWO_REFERENCES:
+            raise UsageError(f"When: no alert of kind {self.kind} is against the baseline: leave against out")
         do: object = self.do
         if not isinstance(do, Asking):
             names = ", ".join(kind.__name__ for kind in get_args(Asking))
             raise UsageError(f"When: do is {do!r}: give one of {names}, such as HoldPromotion()")
 
-    def is_about(self, kind: str, feature: str) -> bool:
-        """Whether alerts of this kind about this feature are meant, however severe."""
-        return kind == self.kind and self.feature in (None, feature)
-
-    def is_met(self, kind: str, feature: str, severity: str) -> bool:
+    def is_met(self, kind: str, feature: str, severity: str, against: str) -> bool:
         """Whether such an alert asks for the action."""
+        heard = kind not in TWO_REFERENCES or self.against in ("any", against)
         severe = severity in SEVERITIES and SEVERITIES.index(severity) >= SEVERITIES.index(self.severity)
-        return severe and self.is_about(kind, feature)
+        return kind == self.kind and self.feature in (None, feature) and heard and severe
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

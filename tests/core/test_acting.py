@@ -64,6 +64,9 @@ def test_the_kinds_are_those_of_the_monitor() -> None:
         (lambda: When(kind="rain", do=RollBack()), "no kind of alert 'rain'"),  # type: ignore[arg-type]
         (lambda: When(kind="drift", severity="high", do=RollBack()), "severity is 'high'"),  # type: ignore[arg-type]
         (lambda: When(kind="drift", feature="", do=RollBack()), "feature is the name"),
+        (lambda: When(kind="drift", against="limit", do=RollBack()), "against is 'limit'"),  # type: ignore[arg-type]
+        (lambda: When(kind="loss", against="baseline", do=RollBack()), "no alert of kind loss is against"),
+        (lambda: When(kind="concept", feature="x", do=RollBack()), "about no single feature"),
         (lambda: When(kind="drift", do=RollBack), r"RollBack.*such as HoldPromotion\(\)"),  # type: ignore[arg-type]
         (lambda: When(kind="drift", do=ReleasePromotion(hold="0" * 32)), "give one of"),  # type: ignore[arg-type]
         (lambda: Monitoring(actions=(RollBack(),)), "tuple of When"),  # type: ignore[arg-type]
@@ -80,15 +83,27 @@ def test_what_cannot_be_is_refused_with_a_reason(make: Any, says: str) -> None:
 
 def test_a_rule_is_met_by_its_kind_its_feature_and_what_is_at_least_so_severe() -> None:
     rule = When(kind="drift", severity="warning", feature="x", do=HoldPromotion())
-    assert [rule.is_met("drift", "x", severity) for severity in ("info", "warning", "critical", "?")] == [
+    assert [rule.is_met("drift", "x", severity, "learned") for severity in ("info", "warning", "critical", "?")] == [
         False,
         True,
         True,
         False,
     ]
-    assert not rule.is_met("loss", "x", "critical")
-    assert not rule.is_met("drift", "y", "critical")
-    assert When(kind="drift", do=HoldPromotion()).is_met("drift", "y", "warning")
+    assert not rule.is_met("loss", "x", "critical", "learned")
+    assert not rule.is_met("drift", "y", "critical", "learned")
+    assert When(kind="drift", do=HoldPromotion()).is_met("drift", "y", "warning", "learned")
+
+
+def test_a_rule_hears_of_what_the_model_has_not_followed_unless_it_says_otherwise() -> None:
+    def heard(**fields: Any) -> list[str]:
+        rule = When(do=HoldPromotion(), **fields)
+        return [against for against in ("learned", "baseline") if rule.is_met(rule.kind, "", "critical", against)]
+
+    for kind in ("drift", "quality", "label", "multivariate"):
+        assert heard(kind=kind) == ["learned"]
+        assert heard(kind=kind, against="baseline") == ["baseline"]
+        assert heard(kind=kind, against="any") == ["learned", "baseline"]
+    assert When(kind="concept", do=HoldPromotion()).is_met("concept", "", "critical", "limit")
 
 
 @given(ACTIONS, ACTIONS, st.text(max_size=20), st.text(max_size=20), INSTANTS, INSTANTS)

@@ -77,6 +77,14 @@ def test_an_alert_asks_what_its_rules_say_and_names_itself() -> None:
         assert parse(request.action_id.encode(), data) == request
 
 
+def test_nothing_is_asked_because_the_model_followed() -> None:
+    world = World()
+    world.actor.act([said("y")])
+    world.actor.act([said("y", "resolved", minutes=5)])
+    followed = msgspec.structs.replace(said("y", minutes=5, opened=5), alert_key="drift/baseline/y", against="baseline")
+    assert world.actor.act([followed]) == []
+
+
 def test_a_hold_ends_with_the_last_alert_that_asked_for_one() -> None:
     world = World()
     holds = [r for f in "xy" for r in world.actor.act([said(f, severity="warning")])]

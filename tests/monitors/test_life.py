@@ -89,6 +89,11 @@ def test_a_lasting_alert_is_repeated_seldom_and_a_worse_one_at_once() -> None:
     assert [(n, e.status, e.severity) for n, e in found] == [(0, "opened", "warning"), (1, "updated", "critical")]
 
 
+def test_what_the_model_has_followed_is_repeated_about_daily() -> None:
+    alone = finding(1e-9, against="baseline")
+    assert told([alone] * (2 * 288 + 1)) == [(0, "opened"), (288, "updated"), (576, "updated")]
+
+
 def test_after_its_end_an_alert_rests_unless_it_is_worse() -> None:
     rounds = [DRIFT, QUIET, QUIET, DRIFT, DRIFT, DRIFT]
 
