@@ -12,6 +12,7 @@ import msgspec
 
 from monitors.findings import Against, Effect, Finding, Kind, Severity
 from monitors.history import Offsets
+from stream_trainer.acting import TWO_REFERENCES
 from stream_trainer.topic_reading import Message
 
 Status = Literal["opened", "updated", "resolved"]
@@ -69,15 +70,15 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     plot: str | None = None
 
 
-def key_of(finding: Finding) -> str:
-    """`drift/<reference>/<feature>[/<segment>]`; `<kind>[/<feature>][/<segment>]` of the other kinds."""
-    reference = (finding.against,) if finding.kind == "drift" else ()
-    return "/".join(part for part in (finding.kind, *reference, finding.feature, finding.segment) if part)
+def key_of(about: Finding | Alert) -> str:
+    """`<kind>[/<feature>][/<segment>]`; of kinds that are compared with two references `<kind>/<reference>[…]`."""
+    reference = about.against if about.kind in TWO_REFERENCES else ""
+    return "/".join(part for part in (about.kind, reference, about.feature, about.segment) if part)
 
 
 def member_keys(alert: Alert) -> tuple[str, ...]:
     """Its own key, and those under which its columns would have been told one by one."""
-    found = ("/".join(part for part in (alert.kind, name, alert.segment) if part) for name in alert.features)
+    found = (key_of(msgspec.structs.replace(alert, feature=name)) for name in alert.features)
     return tuple(dict.fromkeys((alert.alert_key, *found)))
 
 

@@ -4,7 +4,7 @@ A feature that has moved has moved in most of its segments, and in most directio
 the same rows have one cause.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -36,7 +36,8 @@ def together(projections: Sequence[Finding]) -> list[Finding]:
 def telling(findings: Iterable[Finding], open_alerts: Mapping[str, Alert]) -> list[Finding]:
     """Findings without those that follow from others, and under one name those that are one change.
 
-    A segment opens no alert beside its feature, and features together open none beside one of them. What has an open alert is always told, so that it can go on and end.
+    A segment opens no alert beside its feature, and features together open none beside one of them that differs from the same
+    reference. What has an open alert is always told, so that it can go on and end.
     Columns that go missing in the same rows are told under the name of one of them: of one that has an alert already, else the first.
     As long as an alert is open, whatever becomes of its columns is told under it. An alert about one version is quiet
     where that version is not told apart any more.
@@ -47,8 +48,8 @@ def telling(findings: Iterable[Finding], open_alerts: Mapping[str, Alert]) -> li
     homes |= open_alerts
     moved = {key_of(finding) for finding in given if finding.state == "drift" and not finding.segment}
     moved |= homes.keys()
-    alone = any(finding.kind in _QUALITY_AND_VALUES and key_of(finding) in moved for finding in given)
-    told = [f for f in given if f.state != "drift" or key_of(f) in homes or not _follows(f, moved, alone=alone)]
+    alone = {f.against for f in given if f.kind in _QUALITY_AND_VALUES and key_of(f) in moved}
+    told = [f for f in given if f.state != "drift" or key_of(f) in homes or not _follows(f, moved, alone)]
     leaders = _leaders(told, homes)
     return [_under(finding, leaders.get(key_of(finding), finding.feature), open_alerts) for finding in told]
 
@@ -93,7 +94,7 @@ def _under(finding: Finding, leader: str, open_alerts: Mapping[str, Alert]) -> F
     return msgspec.structs.replace(finding, feature=leader, together=names if finding.state == "drift" else ())
 
 
-def _follows(finding: Finding, moved: Iterable[str], *, alone: bool) -> bool:
+def _follows(finding: Finding, moved: Container[str], alone: Container[str]) -> bool:
     if finding.kind == "multivariate":
-        return alone
+        return finding.against in alone
     return bool(finding.segment) and key_of(msgspec.structs.replace(finding, segment="")) in moved

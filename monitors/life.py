@@ -101,28 +101,40 @@ def severity_of(finding: Finding, policy: LifePolicy) -> Severity:
 
 
 def _spoken_for(findings: Sequence[Finding], life: Life) -> list[tuple[str, Finding, Finding | None]]:
-    """The finding that speaks for each alert, and for drift from the baseline what the learned reference says.
+    """The finding that speaks for each alert, and for one against the baseline what the learned reference says.
 
     What differs from both references is told once, as differing from what was learned; meanwhile nothing is said of
-    the baseline. Kinds that have one alert for both references are spoken for by what drifted, learned first.
+    the baseline.
     """
-    learned = {(f.feature, f.segment): f for f in findings if f.kind == "drift" and f.against == "learned"}
-    chosen: dict[str, tuple[Finding, Finding | None]] = {}
+    learned: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.against == "learned":
+            _take(learned, finding, _keys(finding))
+    is_open = {key for alert in life.open.values() for key in member_keys(alert)}
+    chosen: dict[str, Finding] = {}
     for finding in findings:
         if finding.state == "not enough data":
             continue
-        key, other = key_of(finding), None
-        if finding.kind == "drift" and finding.against == "baseline":
-            other = learned.get((finding.feature, finding.segment))
-            if other is not None and (other.state == "drift" or key_of(other) in life.open):
-                continue
-        if key not in chosen or _order(finding) < _order(chosen[key][0]):
-            chosen[key] = finding, other
-    return [(key, finding, other) for key, (finding, other) in chosen.items()]
+        beside = _keys(msgspec.structs.replace(finding, against="learned")) if finding.against == "baseline" else []
+        if not any(key in is_open or (key in learned and learned[key].state == "drift") for key in beside):
+            _take(chosen, finding, [key_of(finding)])
+    other = {key: key_of(msgspec.structs.replace(finding, against="learned")) for key, finding in chosen.items()}
+    return [(key, one, learned.get(other[key]) if one.against == "baseline" else None) for key, one in chosen.items()]
+
+
+def _keys(finding: Finding) -> list[str]:
+    """Of its own name and of those of its companions."""
+    return [key_of(msgspec.structs.replace(finding, feature=name)) for name in (finding.feature, *finding.together)]
+
+
+def _take(best: dict[str, Finding], finding: Finding, keys: Iterable[str]) -> None:
+    for key in keys:
+        if key not in best or _order(finding) < _order(best[key]):
+            best[key] = finding
 
 
 def _order(finding: Finding) -> tuple[bool, bool, float]:
-    return finding.state != "drift", finding.against != "learned", finding.p_value
+    return finding.state != "drift", finding.state == "not enough data", finding.p_value
 
 
 def _next(

@@ -12,7 +12,7 @@ def message_of(
     Args:
         status: what happens to it.
         finding: what it is about.
-        learned: for drift from the baseline: the same feature against what was learned, None when nothing is known.
+        learned: of what differs from the baseline: the same against what was learned, None when nothing is known.
         version: the version that served.
         unlikely_above: a p-value of `learned` above this one is no sign of a difference.
     """
@@ -36,6 +36,9 @@ def _claim(finding: Finding, learned: Finding | None, version: int | None, unlik
             return f"the world moved, and whether {served} followed is not certain; {moved}"
         return f"the world moved and the model followed; {moved} but not from what {served} has learned"
     other = {"baseline": " than in the frozen reference", "learned": f" than in what {served} has learned"}
+    if finding.against == "baseline" and learned is not None and learned.state == "quiet":
+        sure = learned.p_value > unlikely_above
+        other["baseline"] += f", and {served} followed" if sure else f", and whether {served} followed is not certain"
     words = {
         "quality": "values that are missing, out of range or unseen come in other shares",
         "prediction": "answers come in other shares",

@@ -167,7 +167,7 @@ def test_a_cell_says_how_many_different_values_there_were_and_tells_versions_apa
     ]
     history.add(msgspec.structs.replace(record, findings=findings, versions=(9, 10)))
     alert = ShownAlert(
-        alert_key="quality/temp", kind="quality", status="opened", severity="warning", message="gone", feature="temp",
+        alert_key="quality/learned/temp", kind="quality", status="opened", severity="warning", message="gone", feature="temp",
         features=["temp", "dewp", "visib"],
     )  # fmt: skip
     with shown(Sources(pipeline="flights", history=history, alerts=lambda: [alert])) as (_, url):

@@ -275,7 +275,7 @@ def alerts() -> list[ShownAlert]:
         report="drift-learned-temp-20260223T060000.html",
     )
     nulls = ShownAlert(
-        alert_key="quality/visib",
+        alert_key="quality/learned/visib",
         kind="quality",
         status="opened",
         severity="warning",

@@ -35,8 +35,9 @@ def message(key: str, value: object) -> Message:
             Finding(kind="drift", feature="x", segment="at=JFK", against="baseline", state="drift"),
             "drift/baseline/x/at=JFK",
         ),
-        (Finding(kind="quality", feature="x", against="learned", state="drift"), "quality/x"),
-        (Finding(kind="quality", feature="x", against="baseline", state="drift"), "quality/x"),
+        (Finding(kind="quality", feature="x", against="learned", state="drift"), "quality/learned/x"),
+        (Finding(kind="quality", feature="x", against="baseline", state="drift"), "quality/baseline/x"),
+        (Finding(kind="multivariate", feature="", against="baseline", state="drift"), "multivariate/baseline"),
         (Finding(kind="prediction", feature="_output", against="learned", state="drift"), "prediction/_output"),
         (Finding(kind="silence", feature="", against="limit", state="drift"), "silence"),
         (Finding(kind="loss", feature="", segment="at=JFK", against="limit", state="drift"), "loss/at=JFK"),
@@ -67,7 +68,7 @@ def test_the_schema_refuses_what_is_no_alert(wrong: dict[str, object]) -> None:
 
 
 def test_open_alerts_are_restored_from_the_newest_record_of_each_key() -> None:
-    x, y = alert(), alert(alert_key="quality/y", kind="quality", feature="y")
+    x, y = alert(), alert(alert_key="quality/learned/y", kind="quality", feature="y")
     newer = msgspec.structs.replace(x, status="updated", severity="critical")
     log = [x, y, newer, msgspec.structs.replace(y, status="resolved")]
     messages = [message(one.alert_key, wire(one)) for one in log]

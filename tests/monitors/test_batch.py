@@ -264,7 +264,7 @@ def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_na
         monitor.run(number, read(kafka(rows, offset=number * WINDOW_ROWS)))
 
     opened = [alert for alert in world.published if alert.kind == "quality" and not alert.segment]
-    assert [(alert.alert_key, alert.status) for alert in opened] == [("quality/distance", "opened")]
+    assert [(alert.alert_key, alert.status) for alert in opened] == [("quality/learned/distance", "opened")]
     assert opened[0].features == ("distance", "dep_hour", "carrier")
     assert opened[0].message.startswith("distance, dep_hour, carrier: these columns go missing in the same rows")
 
@@ -325,7 +325,7 @@ def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(w
     monitor.run(0, world.batch(WINDOW_ROWS + SUPPORT))
     monitor.run(1, read(kafka(labelled, topic=EXAMPLES)))
 
-    assert world.statuses("label/_label") == ["opened"]
+    assert world.statuses("label/learned/_label") == ["opened"]
     first = world.history()[0]
     assert first.rows == WINDOW_ROWS
     assert {"drift", "label"} <= {finding.kind for finding in first.findings}

@@ -36,6 +36,13 @@ def test_by_themselves_they_are_told() -> None:
     assert telling([quiet, SEGMENT, ALL], {}) == [quiet, SEGMENT, ALL]
 
 
+def test_features_together_are_told_though_one_of_them_differs_from_the_baseline_alone() -> None:
+    followed = msgspec.structs.replace(WHOLE, against="baseline")
+    assert telling([followed, ALL], opened(followed)) == [followed, ALL]
+    beside = msgspec.structs.replace(ALL, against="baseline")
+    assert telling([followed, beside], {}) == [followed]
+
+
 def test_what_is_open_goes_on_and_ends() -> None:
     assert telling([WHOLE, SEGMENT], opened(SEGMENT)) == [WHOLE, SEGMENT]
     over = finding("x", "s=a", state="quiet")
@@ -98,7 +105,7 @@ def walk(rounds: Sequence[Sequence[Finding]]) -> list[list[tuple[str, str, tuple
         seen = Seen(pipeline="p", window=span, model_version=1, offsets={})
         life, events = step(life, telling(findings, life.open), seen, policy)
         found.append([(event.alert_key, event.status, event.features) for event in events])
-        assert all(event.feature == event.alert_key.split("/")[1] for event in events)
+        assert all(event.feature == event.alert_key.split("/")[2] for event in events)
     return found
 
 
@@ -107,20 +114,20 @@ ABC = [hole("a", "b", "c"), hole("b", "a", "c"), hole("c", "a", "b")]
 
 def test_columns_that_go_missing_together_open_one_alert_that_names_them() -> None:
     other = hole("x")
-    assert walk([[*ABC, other]]) == [[("quality/a", "opened", ("a", "b", "c")), ("quality/x", "opened", ())]]
+    assert walk([[*ABC, other]]) == [[("quality/learned/a", "opened", ("a", "b", "c")), ("quality/learned/x", "opened", ())]]
 
 
 def test_a_column_that_joins_is_told_once_and_one_that_leaves_changes_nothing() -> None:
     two, leaves = [hole("b", "c"), hole("c", "b")], [*quiet("a", "b"), hole("c")]
     found = walk([[*quiet("a"), *two], ABC, ABC, leaves, ABC, quiet("a", "b", "c"), quiet("a", "b", "c")])
     assert found == [
-        [("quality/b", "opened", ("b", "c"))],
-        [("quality/b", "updated", ("b", "c", "a"))],
+        [("quality/learned/b", "opened", ("b", "c"))],
+        [("quality/learned/b", "updated", ("b", "c", "a"))],
         [],
         [],
         [],
         [],
-        [("quality/b", "resolved", ("b", "c", "a"))],
+        [("quality/learned/b", "resolved", ("b", "c", "a"))],
     ]
 
 
@@ -128,30 +135,30 @@ def test_one_goes_on_while_any_of_its_columns_does_and_all_end_with_it() -> None
     last = [*quiet("a", "b"), hole("c")]
     assert walk([ABC, last, last, last, quiet("a", "b", "c"), quiet("a", "b", "c")])[1:] == [
         *[[]] * 4,
-        [("quality/a", "resolved", ("a", "b", "c"))],
+        [("quality/learned/a", "resolved", ("a", "b", "c"))],
     ]
 
 
 def test_a_column_that_is_told_already_takes_in_those_that_join_it() -> None:
     assert walk([[hole("c")], ABC]) == [
-        [("quality/c", "opened", ())],
-        [("quality/c", "updated", ("a", "b", "c"))],
+        [("quality/learned/c", "opened", ())],
+        [("quality/learned/c", "updated", ("a", "b", "c"))],
     ]
 
 
 def test_two_that_were_open_apart_go_on_apart_and_a_third_joins_one_of_them() -> None:
     ended = [*quiet("a", "b"), hole("c")]
     assert walk([[hole("b"), hole("c")], ABC, ended, ended])[1:] == [
-        [("quality/b", "updated", ("a", "b", "c"))],
+        [("quality/learned/b", "updated", ("a", "b", "c"))],
         [],
-        [("quality/b", "resolved", ("a", "b", "c"))],
+        [("quality/learned/b", "resolved", ("a", "b", "c"))],
     ]
 
 
 def test_segments_have_their_own_and_open_none_beside_any_column_of_all_rows() -> None:
     parts = [hole("b", "c", segment="s=a"), hole("c", "b", segment="s=a")]
-    assert walk([parts]) == [[("quality/b/s=a", "opened", ("b", "c"))]]
-    assert walk([ABC, [*quiet("a", "b", "c"), *parts]]) == [[("quality/a", "opened", ("a", "b", "c"))], []]
+    assert walk([parts]) == [[("quality/learned/b/s=a", "opened", ("b", "c"))]]
+    assert walk([ABC, [*quiet("a", "b", "c"), *parts]]) == [[("quality/learned/a", "opened", ("a", "b", "c"))], []]
 
 
 def test_after_its_end_windows_from_before_open_none_of_its_columns() -> None:

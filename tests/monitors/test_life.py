@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from monitors.alerts import Alert, WindowSpan
-from monitors.findings import Effect, Finding
+from monitors.findings import Effect, Finding, Kind
 from monitors.life import Life, LifePolicy, Seen, severity_of, step
+
+from stream_trainer.acting import TWO_REFERENCES
 
 from .worlds import START
 
@@ -145,13 +147,30 @@ def test_drift_from_the_baseline_alone_says_whether_the_model_followed(learned: 
     assert words in events[0].message
 
 
-def test_kinds_with_one_alert_for_both_references_are_led_by_what_drifted() -> None:
-    quiet, drifted = finding(0.4, kind="quality"), finding(1e-9, kind="quality", against="baseline")
-    _, events = step(Life(), [quiet, drifted], seen(0), POLICY)
+@pytest.mark.parametrize("kind", sorted(TWO_REFERENCES))
+def test_once_the_model_has_followed_its_alert_ends_and_the_baselines_is_another(kind: Kind) -> None:
+    life, found = Life(), []
+    for number in range(6):
+        learned = finding(1e-9 if number < 2 else 0.4, kind=kind)
+        life, events = step(life, [learned, finding(1e-12, kind=kind, against="baseline")], seen(number), POLICY)
+        found += [(number, event.alert_key, event.status, event.against) for event in events]
 
-    assert [(event.alert_key, event.against) for event in events] == [("quality/x", "baseline")]
-    _, events = step(Life(), [drifted, finding(1e-8, kind="quality")], seen(0), POLICY)
-    assert [(event.alert_key, event.against) for event in events] == [("quality/x", "learned")]
+    ours, other = f"{kind}/learned/x", f"{kind}/baseline/x"
+    assert found == [
+        (0, ours, "opened", "learned"),
+        (3, ours, "resolved", "learned"),
+        (4, other, "opened", "baseline"),
+    ]
+    assert "followed" in life.open[other].message
+
+
+def test_a_column_that_is_told_under_anothers_name_is_not_told_against_the_baseline_too() -> None:
+    grouped = finding(1e-9, kind="quality", feature="a", together=("a", "b"))
+    life, events = step(Life(), [grouped], seen(0), POLICY)
+    alone = finding(1e-9, kind="quality", feature="b", against="baseline")
+    for number, findings in enumerate(([grouped, alone], [alone], [finding(0.4, kind="quality", feature="b"), alone])):
+        life, events = step(life, findings, seen(number + 1), POLICY)
+        assert events == []
 
 
 def test_severity_is_the_findings_own_or_that_of_its_effect() -> None:

@@ -155,7 +155,7 @@ def test_labels_are_watched_beside_the_predictions(live: Live) -> None:
     live.until(lambda: running.metrics.value("windows_total", closing="labels") == 1)
 
     found = read_all(live.settings.kafka, live.pipeline.topics.alerts)
-    assert "label/_label" in {message.key for message in found}
+    assert "label/learned/_label" in {message.key for message in found}
 
 
 def test_a_restart_goes_on_where_it_stopped(live: Live) -> None:
