@@ -123,8 +123,12 @@ class Attendance:
 
     @property
     def needed(self) -> bool:
-        """Whether there is any limit."""
-        return self._limits.silence is not None or self._limits.staleness is not None
+        """Whether there is any limit, or an alert that has lost its own."""
+        return any(limit is not None for limit in self._bounds.values()) or bool(self._life.open)
+
+    @property
+    def _bounds(self) -> dict[str, timedelta | None]:
+        return {"silence": self._limits.silence, "freshness": self._limits.staleness}
 
     def saw(self, appended: datetime | None) -> None:
         """Kafka got a prediction at this moment."""
@@ -142,7 +146,12 @@ class Attendance:
         found, findings = presence.look(self._presence, seen, now, self._limits)
         span = WindowSpan(start=now, end=now, rows=0)
         about = life.Seen(pipeline=self._pipeline, window=span, model_version=seen.version, offsets={})
-        after, events = life.step(self._life, findings, about, _POLICY)
+        unbound = {
+            key: "it has no limit any more" for key, a in self._life.open.items() if self._bounds[a.kind] is None
+        }
+        bound, ended = life.end(self._life, unbound, now)
+        after, events = life.step(bound, findings, about, _POLICY)
+        events = [*ended, *events]
         if events:
             self._publish(events)
         self._life, self._presence = after, found

@@ -1,10 +1,11 @@
 """One micro-batch, from Kafka's records to published alerts: the map of this package. No Spark, no disk."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,8 @@ from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
+from monitors.retired import why_retired
+from monitors.scales import SCALES
 from monitors.state import MonitorState, StateFiles, Watched
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
@@ -95,7 +98,7 @@ class Monitor:
         began = time.monotonic()
         # 1. Where the last batch ended, and which alerts were open then.
         state = self._states.before(batch)
-        state = msgspec.structs.replace(state, life=state.life or Life(open=self._known))
+        state = msgspec.structs.replace(state, life=self._relieved(state.life or Life(open=self._known)))
         # 2. The frozen bins, and the records counted in them: the only Spark action.
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
@@ -114,6 +117,14 @@ class Monitor:
         # 6. Only now the state: Spark commits the offsets after it.
         self._states.save(batch, state)
         self.metrics.batch(time.monotonic() - began)
+
+    def _relieved(self, before: Life) -> Life:
+        """Without alerts that nothing will speak for, as the pipeline is now."""
+        why = {key: why_retired(alert, self._pipeline) for key, alert in before.open.items()}
+        now, events = life.end(before, {key: reason for key, reason in why.items() if reason})
+        if events:
+            self._send(events, now)
+        return now
 
     def _frozen(self) -> Frozen | None:
         try:
@@ -170,7 +181,7 @@ class Monitor:
             schema, told = self._judge.unreadable(closed, compared, schema)
             found = with_rounds(found, told)
         # 2. Which alerts that opens, continues and ends; they are published before anything remembers them.
-        now, events = self._stepped(state.life or Life(), found)
+        now, events = self._stepped(state.life or Life(), found, None if labels else closed.end)
         self._send(events, now)
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
@@ -191,10 +202,13 @@ class Monitor:
         told = list(self._explain(found.record.findings, window, compared))
         return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=told))
 
-    def _stepped(self, before: Life, found: Judgement) -> tuple[Life, list[Alert]]:
+    def _stepped(self, before: Life, found: Judgement, passed: datetime | None) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
         for told in found.rounds:
             before, said = life.step(before, telling(told.findings, before.open), told.seen, self._policy)
+            events += said
+        if passed is not None:
+            before, said = life.pass_window(before, passed, self._policy)
             events += said
         return before, events
 
@@ -248,6 +262,8 @@ def patient(monitoring: Monitoring) -> LifePolicy:
         repeat_every=max(usual.repeat_every, 10 * monitoring.window),
         repeat_followed=max(usual.repeat_followed, 10 * monitoring.window),
         cooldown=max(usual.cooldown, 3 * monitoring.window),
+        patience=max(12, math.ceil(timedelta(days=1) / monitoring.window)),
+        remember=max(usual.remember, (SCALES[-1] + 12) * monitoring.window),
     )
 
 

@@ -5,7 +5,7 @@ softer threshold than it was opened by, so it does not flap. Every instant comes
 again after a crash, from the same state, gives the same events under the same keys.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ import msgspec
 from monitors.alerts import Alert, Status, WindowSpan, key_of, member_keys
 from monitors.findings import Finding, Severity
 from monitors.history import Offsets
-from monitors.telling import message_of
+from monitors.telling import about, message_of
 from stream_trainer.acting import SEVERITIES
 
 
@@ -28,6 +28,9 @@ class LifePolicy:
         repeat_every: an open alert that goes on is published again so often, in event time; a higher severity at once.
         repeat_followed: the same of one that differs from the baseline alone, which may be for good.
         cooldown: so long after it was resolved an alert does not open again, in event time, but for a higher severity.
+        patience: an alert that so many windows of predictions in a row have not asked about ends; one of several windows together
+            after three times as many as they are, if that is later.
+        remember: so long after it was resolved it is known when that was: windows from before do not open it again.
         warning: from this PSI on an alert is a warning, below it is for information; `critical` likewise.
     """
 
@@ -36,6 +39,8 @@ class LifePolicy:
     repeat_every: timedelta = timedelta(hours=1)
     repeat_followed: timedelta = timedelta(days=1)
     cooldown: timedelta = timedelta(minutes=15)
+    patience: int = 288
+    remember: timedelta = timedelta(days=1)
     warning: float = 0.1
     critical: float = 0.25
 
@@ -51,9 +56,13 @@ class Seen:
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):
-    """How it goes with one alert: quiet rounds in a row, the smallest scale that found it, when it was last resolved."""
+    """How it goes with one alert: quiet rounds in a row, the smallest scale that found it, when it was last resolved.
+
+    `unasked`: windows of predictions since it was last asked about, with the one that did.
+    """
 
     quiet: int = 0
+    unasked: int = 0
     windows: int = 1
     resolved_at: datetime | None = None
     resolved_severity: Severity = "info"
@@ -71,8 +80,11 @@ def step(life: Life, findings: Iterable[Finding], seen: Seen, policy: LifePolicy
 
     Rounds are taken in the order in which they end; of those that end together the smallest scale first.
     """
+    findings = list(findings)
     open_alerts, courses, events = dict(life.open), dict(life.courses), []
-    for key, finding, learned in _spoken_for(list(findings), life):
+    for key in {key_of(finding) for finding in findings} & open_alerts.keys():
+        courses[key] = msgspec.structs.replace(_course(life, key), unasked=0)
+    for key, finding, learned in _spoken_for(findings, life):
         before, course = open_alerts.get(key), courses.get(key, Course())
         status, after = _next(before, course, finding, seen, policy)
         if after != course or key in courses:
@@ -89,6 +101,47 @@ def step(life: Life, findings: Iterable[Finding], seen: Seen, policy: LifePolicy
     return Life(open=open_alerts, courses=courses), events
 
 
+def end(life: Life, reasons: Mapping[str, str], at: datetime | None = None) -> tuple[Life, list[Alert]]:
+    """End open alerts that nothing speaks for any more.
+
+    Args:
+        life: before it.
+        reasons: why, by key.
+        at: in event time; None: when each was told last.
+    """
+    open_alerts, courses, events = dict(life.open), dict(life.courses), []
+    for key, why in reasons.items():
+        before = open_alerts.pop(key)
+        when = max(at or before.updated_at, before.updated_at)
+        message = f"{about(before.kind, before.feature, before.segment, before.features)}: {why}"
+        events.append(msgspec.structs.replace(before, status="resolved", updated_at=when, message=message))
+        after = Course(resolved_at=when, resolved_severity=before.severity)
+        courses |= {member: after for member in member_keys(before) if member not in open_alerts}
+    return Life(open=open_alerts, courses=courses), events
+
+
+def pass_window(life: Life, at: datetime, policy: LifePolicy) -> tuple[Life, list[Alert]]:
+    """A window of predictions that ended `at` was judged: alerts that none of many has asked about end, what is long over is forgotten.
+
+    Data may come back, so one window without them ends nothing.
+    """
+    courses = {
+        key: course
+        for key, course in life.courses.items()
+        if key in life.open or (course.resolved_at is not None and at - course.resolved_at < policy.remember)
+    }
+    reasons = {}
+    for key, alert in life.open.items():
+        if at < alert.opened_at:
+            continue
+        course = _course(life, key)
+        courses[key] = msgspec.structs.replace(course, unasked=course.unasked + 1)
+        patience = max(policy.patience, 3 * course.windows)
+        if courses[key].unasked > patience:
+            reasons[key] = f"nothing was there to compare in {patience} windows"
+    return end(Life(open=life.open, courses=courses), reasons, at)
+
+
 def severity_of(finding: Finding, policy: LifePolicy) -> Severity:
     """By its own word, else by PSI; a finding that has none is a warning."""
     if finding.severity is not None:
@@ -98,6 +151,11 @@ def severity_of(finding: Finding, policy: LifePolicy) -> Severity:
     if finding.effect.psi >= policy.critical:
         return "critical"
     return "warning" if finding.effect.psi >= policy.warning else "info"
+
+
+def _course(life: Life, key: str) -> Course:
+    """Of an open alert; where only the alert is known, it was found by as many windows as it says."""
+    return life.courses.get(key) or Course(windows=life.open[key].windows)
 
 
 def _spoken_for(findings: Sequence[Finding], life: Life) -> list[tuple[str, Finding, Finding | None]]:

@@ -1,5 +1,7 @@
 """What an alert says to people: one sentence that names what moved, against what, how far and how surely."""
 
+from collections.abc import Sequence
+
 from monitors.alerts import Status
 from monitors.findings import Finding
 
@@ -16,11 +18,15 @@ def message_of(
         version: the version that served.
         unlikely_above: a p-value of `learned` above this one is no sign of a difference.
     """
-    what = ", ".join(finding.together) or finding.feature or finding.kind
-    what += f" ({finding.segment})" if finding.segment else ""
+    what = about(finding.kind, finding.feature, finding.segment, finding.together)
     if status == "resolved":
         return f"{what}: no difference any more (p = {finding.p_value:.2g})"
     return f"{what}: {_claim(finding, learned, version, unlikely_above)}{_size(finding)}: {finding.detail}"
+
+
+def about(kind: str, feature: str, segment: str, together: Sequence[str]) -> str:
+    """What an alert is about, as people call it."""
+    return (", ".join(together) or feature or kind) + (f" ({segment})" if segment else "")
 
 
 def _claim(finding: Finding, learned: Finding | None, version: int | None, unlikely_above: float) -> str:

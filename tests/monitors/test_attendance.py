@@ -27,7 +27,7 @@ from stream_trainer.settings import KafkaSettings, Settings
 from stream_trainer.topic_reading import KafkaLog, open_log
 from tests.core.scripted_topic import ScriptedTopic
 
-from .worlds import START
+from .worlds import START, alert
 
 MINUTE = timedelta(minutes=1)
 LIMITS = Monitoring(silence=5 * MINUTE, staleness=60 * MINUTE)
@@ -69,6 +69,18 @@ def test_silence_is_an_alert_until_somebody_asks_again() -> None:
     attendance.saw(world.now - MINUTE)
     attendance.look()
     assert world.statuses() == [("silence", "opened"), ("silence", "resolved")]
+
+
+def test_an_alert_without_a_limit_any_more_ends_at_the_next_start() -> None:
+    world = World(Monitoring(silence=None, staleness=None))
+    attendance = world.start(open=alert(alert_key="silence", kind="silence", feature="", status="opened"))
+    assert attendance.needed
+    attendance.look()
+    attendance.look()
+    assert world.statuses() == [("silence", "resolved")]
+    assert world.published[0].message == "silence: it has no limit any more"
+    assert world.metrics.value("open_alerts", kind="silence") == 0
+    assert not World(world.limits).start().needed
 
 
 def test_a_version_that_is_too_old_is_an_alert_until_a_newer_one_answers() -> None:

@@ -1,7 +1,7 @@
 """Micro-batches from records to published alerts, with a real store and without Spark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
@@ -30,6 +31,7 @@ from stream_trainer.store.storage import LocalStorage
 from .worlds import (
     CONTRACT,
     EXAMPLES,
+    MONITORING,
     START,
     WINDOW,
     WINDOW_ROWS,
@@ -77,12 +79,12 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self, **changes: Any) -> Monitor:
+    def start(self, watched: Pipeline | None = None, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
         storage = LocalStorage(self.folder / "checkpoint")
         return Monitor(
-            pipeline("flights"),
+            watched or pipeline("flights"),
             baselines=Baselines(open_store(settings(self.folder), "flights")),
             states=StateFiles(storage),
             history=History(storage),
@@ -250,6 +252,19 @@ def test_the_history_says_how_many_different_values_there_were(world: World) -> 
         assert distinct is not None
         assert distinct.values == pytest.approx(values, rel=3 * distinct.error)
         assert distinct.error == pytest.approx(1.04 / 32)
+
+
+def test_an_open_alert_about_what_is_no_longer_watched_ends_at_the_next_start(world: World) -> None:
+    monitor = world.start()
+    for number, shift in enumerate((0.0, 2.0, 2.0)):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=shift))
+    assert world.statuses() == ["opened"]
+
+    watched = replace(pipeline("flights"), monitoring=replace(MONITORING, unwatched=("distance",)))
+    world.start(watched).run(3, world.batch(10))
+    assert world.statuses() == ["opened", "resolved"]
+    assert world.published[-1].message == "distance: it is no longer watched"
+    assert world.metrics.value("open_alert", feature="distance") == 0
 
 
 def test_columns_that_go_missing_in_the_same_rows_open_one_alert_by_all_their_names(world: World) -> None:

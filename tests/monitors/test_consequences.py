@@ -114,7 +114,9 @@ ABC = [hole("a", "b", "c"), hole("b", "a", "c"), hole("c", "a", "b")]
 
 def test_columns_that_go_missing_together_open_one_alert_that_names_them() -> None:
     other = hole("x")
-    assert walk([[*ABC, other]]) == [[("quality/learned/a", "opened", ("a", "b", "c")), ("quality/learned/x", "opened", ())]]
+    assert walk([[*ABC, other]]) == [
+        [("quality/learned/a", "opened", ("a", "b", "c")), ("quality/learned/x", "opened", ())]
+    ]
 
 
 def test_a_column_that_joins_is_told_once_and_one_that_leaves_changes_nothing() -> None:

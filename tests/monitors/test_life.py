@@ -1,6 +1,8 @@
 """The life of an alert: one certain finding opens it, several quiet rounds end it, and the same rounds tell the same."""
 
+import itertools
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +14,7 @@ from jsonschema import Draft202012Validator
 
 from monitors.alerts import Alert, WindowSpan
 from monitors.findings import Effect, Finding, Kind
-from monitors.life import Life, LifePolicy, Seen, severity_of, step
-
+from monitors.life import Life, LifePolicy, Seen, pass_window, severity_of, step
 from stream_trainer.acting import TWO_REFERENCES
 
 from .worlds import START
@@ -171,6 +172,52 @@ def test_a_column_that_is_told_under_anothers_name_is_not_told_against_the_basel
     for number, findings in enumerate(([grouped, alone], [alone], [finding(0.4, kind="quality", feature="b"), alone])):
         life, events = step(life, findings, seen(number + 1), POLICY)
         assert events == []
+
+
+def without_data(one: Finding, rounds: list[list[Finding]], patience: int = 5) -> list[tuple[int, Alert]]:
+    """What is told after an alert was opened, in rounds of which each is one window of predictions."""
+    policy = replace(POLICY, patience=patience)
+    life, found = Life(), []
+    for number, findings in enumerate([[one], *rounds]):
+        life, events = step(life, findings, seen(number), policy)
+        life, ended = pass_window(life, seen(number).window.end, policy)
+        found += [(number, event) for event in [*events, *ended]]
+    return found[1:]
+
+
+@pytest.mark.parametrize("one", [finding(1e-9, segment="at=JFK"), finding(1e-9, kind="loss", feature="")])
+def test_what_is_not_asked_about_any_more_ends_with_patience_and_opens_again_when_it_comes_back(one: Finding) -> None:
+    found = without_data(one, [*[[finding(0.4, feature="y")]] * 20, [one]])
+    assert [(number, event.status) for number, event in found] == [(5, "resolved"), (21, "opened")]
+    assert "nothing was there to compare in 5 windows" in found[0][1].message
+    assert (found[0][1].updated_at, found[0][1].opened_at) == (seen(5).window.end, seen(0).window.end)
+
+
+@given(st.lists(st.sampled_from([[], [NOTHING], [DRIFT], [DOUBT]]), max_size=40))
+def test_an_alert_about_which_data_come_now_and_then_goes_on(rounds: list[list[Finding]]) -> None:
+    longest = max((len(list(same)) for empty, same in itertools.groupby(rounds, bool) if not empty), default=0)
+    assert {event.status for _, event in without_data(DRIFT, rounds, patience=longest + 1)} <= {"updated"}
+
+
+def test_an_alert_of_many_windows_waits_for_as_many_again() -> None:
+    together = finding(1e-9, windows=16, segment="at=JFK")
+    assert [number for number, _ in without_data(together, [[]] * 60)] == [48]
+
+
+def test_a_long_pause_in_which_nobody_asked_ends_nothing() -> None:
+    life, _ = step(Life(), [DRIFT], seen(0), POLICY)
+    life, events = pass_window(life, seen(9_000).window.end, POLICY)
+    assert events == []
+    assert list(life.open) == ["drift/learned/x"]
+
+
+def test_what_is_long_over_is_forgotten() -> None:
+    life, _ = step(Life(), [DRIFT], seen(0), replace(POLICY, resolve_after=1))
+    life, _ = step(life, [QUIET], seen(1), replace(POLICY, resolve_after=1))
+    life, _ = pass_window(life, seen(288).window.end, POLICY)
+    assert list(life.courses) == ["drift/learned/x"]
+    life, _ = pass_window(life, seen(289).window.end, POLICY)
+    assert life == Life()
 
 
 def test_severity_is_the_findings_own_or_that_of_its_effect() -> None:
