@@ -78,7 +78,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 def step(life: Life, findings: Iterable[Finding], seen: Seen, policy: LifePolicy) -> tuple[Life, list[Alert]]:
     """Take in one round's findings (one scale): what is known after it, and what is to be published.
 
-    Rounds are taken in the order in which they end; of those that end together the smallest scale first.
+    Rounds are taken in the order in which they end; of those that end together the smallest scale first. Windows that are judged
+    again after the state was lost say nothing of alerts that were told since.
     """
     findings = list(findings)
     open_alerts, courses, events = dict(life.open), dict(life.courses), []
@@ -132,7 +133,7 @@ def pass_window(life: Life, at: datetime, policy: LifePolicy) -> tuple[Life, lis
     }
     reasons = {}
     for key, alert in life.open.items():
-        if at < alert.opened_at:
+        if at < alert.updated_at:
             continue
         course = _course(life, key)
         courses[key] = msgspec.structs.replace(course, unasked=course.unasked + 1)
@@ -201,6 +202,8 @@ def _next(
     if before is None:
         opens = finding.state == "drift" and not _told_already(course, finding, seen, policy)
         return ("opened", Course(windows=finding.windows)) if opens else (None, course)
+    if seen.window.end < before.updated_at:
+        return None, course
     if finding.state == "drift":
         course = msgspec.structs.replace(course, quiet=0, windows=min(course.windows, finding.windows))
         worse = SEVERITIES.index(severity_of(finding, policy)) > SEVERITIES.index(before.severity)

@@ -211,6 +211,28 @@ def test_a_long_pause_in_which_nobody_asked_ends_nothing() -> None:
     assert list(life.open) == ["drift/learned/x"]
 
 
+ALERTS_ALONE = st.lists(st.sampled_from([DRIFT, QUIET, DOUBT, BAD]), min_size=1, max_size=12)
+
+
+@given(ALERTS_ALONE, st.integers(100, 200))
+def test_windows_from_before_an_alert_say_nothing_of_it_when_they_are_judged_again(
+    rounds: list[Finding], opened: int
+) -> None:
+    life, _ = step(Life(), [DRIFT], seen(opened), POLICY)
+    again = Life(open=life.open)  # the state is lost, not the log of alerts
+    for number, one in enumerate(rounds):
+        again, events = step(again, [one], seen(number), replace(POLICY, patience=1))
+        again, ended = pass_window(again, seen(number).window.end, replace(POLICY, patience=1))
+        assert [*events, *ended] == []
+    assert again.open == life.open
+
+
+def test_an_alert_that_many_windows_found_is_not_ended_by_single_ones_after_the_state_was_lost() -> None:
+    life, _ = step(Life(), [finding(1e-9, windows=16)], seen(0), POLICY)
+    assert walk([QUIET] * 30, Life(open=life.open)) == []
+    assert [event.status for _, event in walk([finding(0.4, windows=16)] * 2, Life(open=life.open))] == ["resolved"]
+
+
 def test_what_is_long_over_is_forgotten() -> None:
     life, _ = step(Life(), [DRIFT], seen(0), replace(POLICY, resolve_after=1))
     life, _ = step(life, [QUIET], seen(1), replace(POLICY, resolve_after=1))
