@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from monitors.findings import Against, Effect, Finding, Kind, Severity
+from monitors.findings import VERSION, Against, Effect, Finding, Kind, Severity
 from monitors.history import Offsets
 from stream_trainer.acting import TWO_REFERENCES
 from stream_trainer.topic_reading import Message
@@ -71,9 +71,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def key_of(about: Finding | Alert) -> str:
-    """`<kind>[/<feature>][/<segment>]`; of kinds that are compared with two references `<kind>/<reference>[…]`."""
+    """`<kind>[/<feature>][/<segment>]`; of kinds that are compared with two references `<kind>/<reference>[…]`.
+
+    Versions come and go: whichever differs, a version beside others has the segment `_version` here.
+    """
     reference = about.against if about.kind in TWO_REFERENCES else ""
-    return "/".join(part for part in (about.kind, reference, about.feature, about.segment) if part)
+    segment = VERSION.rstrip("=") if about.segment.startswith(VERSION) else about.segment
+    return "/".join(part for part in (about.kind, reference, about.feature, segment) if part)
 
 
 def member_keys(alert: Alert) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from monitors.alerts import Alert, Status, WindowSpan, key_of, member_keys
-from monitors.findings import Finding, Severity
+from monitors.findings import VERSION, Finding, Severity
 from monitors.history import Offsets
 from monitors.telling import about, message_of
 from stream_trainer.acting import SEVERITIES
@@ -241,6 +241,8 @@ def _alert(
     policy: LifePolicy,
 ) -> Alert:
     at = seen.window.end
+    own = finding.segment.removeprefix(VERSION)
+    version = seen.model_version if own == finding.segment else int(own)
     features = _features(finding, before)
     named = msgspec.structs.replace(finding, together=features) if status == "resolved" else finding
     return Alert(
@@ -262,11 +264,11 @@ def _alert(
         window=seen.window,
         since=before.since if before else seen.window.start,
         offsets=seen.offsets,
-        model_version=seen.model_version,
+        model_version=version,
         weight=finding.weight,
         opened_at=before.opened_at if before else at,
         updated_at=max(before.updated_at, at) if before else at,
-        message=message_of(status, named, learned, seen.model_version, unlikely_above=policy.quiet_above),
+        message=message_of(status, named, learned, version, unlikely_above=policy.quiet_above),
         report=before.report if before else None,
         plot=before.plot if before else None,
     )

@@ -35,6 +35,10 @@ def message(key: str, value: object) -> Message:
             Finding(kind="drift", feature="x", segment="at=JFK", against="baseline", state="drift"),
             "drift/baseline/x/at=JFK",
         ),
+        (
+            Finding(kind="drift", feature="x", segment="_version=7", against="learned", state="drift"),
+            "drift/learned/x/_version",
+        ),
         (Finding(kind="quality", feature="x", against="learned", state="drift"), "quality/learned/x"),
         (Finding(kind="quality", feature="x", against="baseline", state="drift"), "quality/baseline/x"),
         (Finding(kind="multivariate", feature="", against="baseline", state="drift"), "multivariate/baseline"),

@@ -242,6 +242,22 @@ def test_what_is_long_over_is_forgotten() -> None:
     assert life == Life()
 
 
+def test_a_new_version_in_every_window_is_one_alert_that_names_the_version() -> None:
+    life, found = Life(), []
+    for number in range(9):
+        beside = [finding(0.4, segment=f"_version={number}"), finding(1e-9, segment=f"_version={number + 1}")]
+        life, events = step(life, beside, seen(number), replace(POLICY, repeat_every=timedelta(minutes=20)))
+        found += [(event.alert_key, event.status, event.segment, event.model_version) for event in events]
+
+    key = "drift/learned/x/_version"
+    assert found == [
+        (key, "opened", "_version=1", 1),
+        (key, "updated", "_version=5", 5),
+        (key, "updated", "_version=9", 9),
+    ]
+    assert "from what version 9 has learned" in life.open[key].message
+
+
 def test_severity_is_the_findings_own_or_that_of_its_effect() -> None:
     sizes = [severity_of(finding(1e-9, psi=psi), POLICY) for psi in (0.05, 0.1, 0.24, 0.25)]
 
