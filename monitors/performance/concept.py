@@ -11,7 +11,7 @@ import math
 import msgspec
 import numpy as np
 
-from monitors.findings import Finding
+from monitors.findings import Finding, Severity
 from monitors.performance.adwin import Bucket, Cut, after_cut, best_cut, bucket, extended
 from monitors.performance.counting import FLOOR
 from monitors.performance.dependence import LEAST, counted_as_one
@@ -21,6 +21,9 @@ from monitors.performance.tally import Tally
 
 HOLD, COURSE = 12, 512
 _OCTAVE, _FAR = 4.0, 8.0
+# Rises of the mean error that are a warning and critical: nats of loss a row; of numbers octaves, so that the squared error
+# is 1.4 times and twice as large.
+_GRAVE, _GRAVE_OCTAVES = (0.1, 0.25), (0.25, 0.5)
 _LEAST_VARIANCE, _LEAST_SPREAD = 1e-4, 0.25
 
 
@@ -55,7 +58,7 @@ def judged(concept: Concept, now: Tally, *, rate: float, windows: int = 1) -> tu
         rate: alarms a window that are to be expected at most while nothing changes; each detector has half.
         windows: how many windows of the clock `now` is.
 
-    `p_value` is twice the smaller of both: ADWIN's, and one by the bets' evidence; `statistic` is 1 over it. There is no verdict on
+    `p_value` is twice the smaller of both: ADWIN's, and one by the bets' evidence; `statistic` is 1 over it. `severity` goes by the rise of the mean error. There is no verdict on
     the first `dependence.LEAST` windows, because how they go together is not known.
     """
     concept = _centred(concept, now)
@@ -74,7 +77,7 @@ def judged(concept: Concept, now: Tally, *, rate: float, windows: int = 1) -> tu
     after = msgspec.structs.replace(
         concept, ladder=ladder, buckets=buckets, course=course, as_one=as_one, held=held, cut=shown
     )
-    return after, _finding(after, rows, rate, windows)
+    return after, _finding(after, now, rate, windows)
 
 
 def _as_one(concept: Concept) -> float | None:
@@ -83,8 +86,8 @@ def _as_one(concept: Concept) -> float | None:
     return concept.as_one if windows < LEAST else counted_as_one(concept.course[: windows - windows // 4])
 
 
-def _finding(concept: Concept, rows: int, rate: float, windows: int) -> Finding:
-    cut = concept.cut
+def _finding(concept: Concept, now: Tally, rate: float, windows: int) -> Finding:
+    cut, rows = concept.cut, now.losses.rows
     found = concept.ladder.open or concept.held > 0
     p = min(1.0, 2.0 * min(concept.ladder.p_value, cut.p_value))
     detail = []
@@ -105,10 +108,20 @@ def _finding(concept: Concept, rows: int, rate: float, windows: int) -> Finding:
         statistic=1.0 / p,
         p_value=min(p, rate) if found else p,
         threshold=rate,
+        severity=_severity(concept, now) if found else None,
         rows=rows,
         reference_rows=sum(b.rows for b in concept.buckets) - rows,
         detail="; ".join(detail),
     )
+
+
+def _severity(concept: Concept, now: Tally) -> Severity:
+    """By how far the mean error rose; bets on ranks alone do not say how far, and are a warning."""
+    if not concept.held:
+        return "warning"
+    warning, critical = _GRAVE_OCTAVES if now.task == "regression" else _GRAVE
+    rise = concept.cut.after - concept.cut.before
+    return "critical" if rise >= critical else "warning" if rise >= warning else "info"
 
 
 def _reach(now: Tally) -> float:

@@ -11,6 +11,7 @@ from monitors.findings import Finding, Kind, State
 from stream_trainer.monitoring import Monitoring
 
 _OVER_AT = 0.5  # of the limit: an age around the limit does not flap
+_CRITICAL_AT = 3  # limits
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,22 +47,26 @@ def look(presence: Presence, seen: Seen, now: datetime, limits: Monitoring) -> t
     """Kinds `silence` and `freshness`, one finding each where `limits` has a limit; `drift` while beyond it.
 
     Beyond: nothing for longer than the limit, counted from the monitor's start at the earliest. Over: an age of at most
-    half the limit. `statistic` is the age over the limit. Without any version there is no verdict on its age.
+    half the limit. `statistic` is the age over the limit, from three on it is critical. Without any version there is no verdict on its age.
     """
     findings = []
-    silent = stale = False
+    silent, stale, watched = False, False, now - presence.began
     if limits.silence is not None:
         age, silent = _beyond(seen.prediction, presence.began, now, limits.silence, was=presence.silent)
-        findings.append(_finding("silence", age, limits.silence, silent, _last(seen)))
+        findings.append(_finding("silence", age, limits.silence, silent, _last(seen), watched=watched))
     if limits.staleness is not None and seen.covered is None:
         stale = presence.stale
-        findings.append(_finding("freshness", timedelta(0), limits.staleness, stale, "no version has been announced"))
+        findings.append(
+            _finding(
+                "freshness", timedelta(0), limits.staleness, stale, "no version has been announced", watched=watched
+            )
+        )
         if not stale:
             findings[-1] = msgspec.structs.replace(findings[-1], state="not enough data")
     elif limits.staleness is not None:
         age, stale = _beyond(seen.covered, presence.began, now, limits.staleness, was=presence.stale)
         detail = f"version {seen.version} covers the log up to {seen.covered}"
-        findings.append(_finding("freshness", age, limits.staleness, stale, detail))
+        findings.append(_finding("freshness", age, limits.staleness, stale, detail, watched=watched))
     return msgspec.structs.replace(presence, silent=silent, stale=stale), findings
 
 
@@ -76,7 +81,7 @@ def _beyond(
     return age, min(age, since_start) > limit
 
 
-def _finding(kind: Kind, age: timedelta, limit: timedelta, beyond: bool, detail: str) -> Finding:
+def _finding(kind: Kind, age: timedelta, limit: timedelta, beyond: bool, detail: str, *, watched: timedelta) -> Finding:
     state: State = "drift" if beyond else "quiet"
     return Finding(
         kind=kind,
@@ -84,6 +89,7 @@ def _finding(kind: Kind, age: timedelta, limit: timedelta, beyond: bool, detail:
         against="limit",
         state=state,
         statistic=age / limit,
+        severity="critical" if min(age, watched) >= _CRITICAL_AT * limit else "warning",
         p_value=0.0 if beyond else 1.0,
         detail=f"{detail}; {age.total_seconds():.0f} s ago, at most {limit.total_seconds():.0f} s",
     )

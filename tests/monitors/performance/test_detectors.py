@@ -1,6 +1,7 @@
 """Concept change: the stated rate over years without change, the delay after one, and memory."""
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -153,6 +154,30 @@ def test_errors_of_numbers_are_watched_and_one_outlier_is_no_change() -> None:
         state, finding = concept.judged(state, numbers_tally(rng, 100, spread=1.4), rate=MONTHLY)
         windows += 1
     assert windows <= 10
+
+
+@pytest.mark.parametrize(
+    ("draw", "change", "severity"),
+    [
+        (binary_tally, {"shift": 0.03}, "info"),
+        (binary_tally, {"shift": 0.15}, "warning"),
+        (binary_tally, {"shift": 0.4}, "critical"),
+        (numbers_tally, {"spread": 1.1}, "info"),
+        (numbers_tally, {"spread": 1.3}, "warning"),
+        (numbers_tally, {"spread": 2.0}, "critical"),
+    ],
+)
+def test_the_severity_of_a_change_is_that_of_the_errors_rise(
+    draw: Any, change: dict[str, float], severity: str
+) -> None:
+    rng, state = np.random.default_rng(7), Concept()
+    for _ in range(100):
+        state, finding = concept.judged(state, draw(rng, 500), rate=MONTHLY)
+        assert finding.severity is None
+    while not state.held:
+        state, finding = concept.judged(state, draw(rng, 500, **change), rate=MONTHLY)
+        assert finding.severity in {None, "warning"} or state.held
+    assert finding.severity == severity, state.cut
 
 
 def test_the_state_survives_msgpack_and_goes_on_the_same() -> None:

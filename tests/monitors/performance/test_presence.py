@@ -36,6 +36,16 @@ def test_a_monitor_that_has_just_started_is_not_alarmed() -> None:
     assert found == {"silence": "drift", "freshness": "drift"}
 
 
+def test_what_lasts_for_three_limits_is_critical_and_what_was_before_the_start_does_not_count() -> None:
+    old, presence = Seen(prediction=at(-9_000), covered=at(-9_000), version=3), Presence(began=START)
+    found = []
+    for seconds in (101, 299, 300, 1_001, 3_000):
+        presence, findings = look(presence, old, at(seconds), LIMITS)
+        found.append([finding.severity for finding in findings])
+    assert [silence for silence, _ in found] == ["warning", "warning", "critical", "critical", "critical"]
+    assert [freshness for _, freshness in found] == ["warning", "warning", "warning", "warning", "critical"]
+
+
 def test_silence_is_over_when_somebody_asks_and_does_not_flap() -> None:
     presence = Presence(began=START, silent=True)
     for seconds in (200, 201, 300):
