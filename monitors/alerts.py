@@ -5,7 +5,7 @@ are. How alerts open and end is `life`'s.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 import msgspec
@@ -96,15 +96,40 @@ def with_report(
     return msgspec.structs.replace(alert, status="updated", report=report, plot=plot or alert.plot)
 
 
-def restore(messages: Iterable[Message]) -> Open:
-    """The alerts of the monitor that are open by the records of `P.alerts`; others' and unreadable ones are left out."""
-    newest: Open = {}
-    for message in messages:
-        if message.key.partition("/")[0] not in get_args(Kind):
-            continue
-        newest.pop(message.key, None)
+def restore(messages: Iterable[Message]) -> tuple[Open, list[Alert]]:
+    """The alerts of the monitor that are open by the records of `P.alerts`, and ends of those that cannot be read; others' are left out.
+
+    What was written in a form of before would else stay open for whoever reads the topic: nothing here knows of it.
+    """
+    newest = {m.key: m for m in messages if m.key.partition("/")[0] in get_args(Kind)}
+    found: Open = {}
+    ends = []
+    for key, message in newest.items():
         try:
-            newest[message.key] = msgspec.convert(message.value, Alert, str_keys=True)
+            found[key] = msgspec.convert(message.value, Alert, str_keys=True)
         except msgspec.ValidationError:
-            continue
-    return {key: alert for key, alert in newest.items() if alert.status != "resolved"}
+            if isinstance(message.value, dict) and message.value.get("status") != "resolved":
+                ends.append(_end_of(message))
+    return {key: alert for key, alert in found.items() if alert.status != "resolved"}, ends
+
+
+def _end_of(message: Message) -> Alert:
+    """Of an alert of which only the key and the time are known."""
+    at = datetime.fromtimestamp(message.timestamp, UTC)
+    kind = msgspec.convert(message.key.partition("/")[0], Kind)
+    return Alert(
+        alert_key=message.key,
+        kind=kind,
+        pipeline=str(message.value.get("pipeline", "")),
+        status="resolved",
+        severity="info",
+        feature="",
+        statistic=0.0,
+        threshold=0.0,
+        psi=0.0,
+        window=WindowSpan(start=at, end=at, rows=0),
+        model_version=None,
+        opened_at=at,
+        updated_at=at,
+        message=f"{message.key}: its record cannot be read any more",
+    )

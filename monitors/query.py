@@ -150,8 +150,9 @@ def start_monitor(
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
     producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
-    known = restore(read_all(settings.kafka, topics.alerts))
+    known, unreadable = restore(read_all(settings.kafka, topics.alerts))
     publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    publish(unreadable)
     champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
     attendance = Attendance(
         pipeline.name,

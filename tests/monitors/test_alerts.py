@@ -79,7 +79,20 @@ def test_open_alerts_are_restored_from_the_newest_record_of_each_key() -> None:
     messages += [message("gate/loss_jump", {"kind": "gate"}), message("drift/learned/z", {"status": "opened"})]
     messages += [message("drift/learned/gone", None)]
 
-    assert restore(messages) == {"drift/learned/x": newer}
+    assert restore(messages)[0] == {"drift/learned/x": newer}
+
+
+def test_an_open_alert_that_cannot_be_read_is_ended_once() -> None:
+    old = message("drift/x", {"status": "opened", "pipeline": "flights", "p": 1})
+    gone = [message("drift/y", {"status": "opened"}), message("drift/y", {"status": "resolved"})]
+    known, ends = restore([old, *gone, message("loss", None), message("gate/x", {"status": "opened"})])
+
+    assert known == {}
+    assert [(end.alert_key, end.kind, end.pipeline, end.status) for end in ends] == [
+        ("drift/x", "drift", "flights", "resolved")
+    ]
+    VALIDATOR.validate(wire(ends[0]))
+    assert restore([old, message("drift/x", wire(ends[0]))]) == ({}, [])
 
 
 def test_a_report_is_added_only_to_the_alert_it_was_made_for() -> None:
