@@ -4,7 +4,7 @@ Read from the model store, each version once. What cannot be read is no reason t
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +55,16 @@ class Baselines:
             self._of(highest)
         return self._frozen
 
-    def of(self, versions: Iterable[int]) -> Baseline | None:
-        """The baseline of the highest of some versions that can be read; None: none of the `TRIED` highest can.
+    def of(self, rows: Mapping[int, int]) -> Baseline | None:
+        """The baseline of the version with the most rows that can be read, the highest of equals; its reference is then in use.
 
-        Versions that were pruned, are damaged or had no frozen bins yet have none.
+        None: none of the `TRIED` with the most rows can. Versions that were pruned, are damaged or had no frozen bins yet
+        have none.
+
+        Args:
+            rows: how many rows each version has answered.
         """
-        for number in sorted(versions, reverse=True)[:TRIED]:
+        for number in sorted(rows, key=lambda version: (-rows[version], -version))[:TRIED]:
             found = self._of(number)
             if found is not None:
                 self._frozen = found.frozen

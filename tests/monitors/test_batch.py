@@ -201,6 +201,37 @@ def test_two_versions_in_a_window_are_each_compared_with_what_they_have_learned(
     assert {"_version=1", "_version=2"} <= answers
 
 
+@pytest.mark.parametrize(
+    ("rows", "state"), [(1, "drift"), (WINDOW_ROWS // 2 - 1, "drift"), (WINDOW_ROWS // 2, "quiet")]
+)
+def test_a_window_is_compared_with_what_the_version_of_most_rows_has_learned(
+    world: World, rows: int, state: str
+) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        versions = [2] * rows + [1] * (WINDOW_ROWS - rows)
+        values = features(world.rng, WINDOW_ROWS, shift=1.0)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    found = {(f.feature, f.kind, f.against, f.segment): f.state for f in world.history()[0].findings}
+    assert found["distance", "drift", "learned", ""] == state
+
+
+def test_another_reference_is_in_use_only_once_its_version_answers_most_rows(world: World) -> None:
+    commit_version(open_store(settings(world.folder), "flights"), 2, *frozen(np.random.default_rng(7)))
+    monitor = world.start()
+    monitor.run(0, world.batch(1, model_version=1))  # at the start the head's is in use, until a window says who serves
+    for number in range(1, 12):
+        versions = [2 if number % 2 else 1] + [1] * (WINDOW_ROWS - 1)
+        values = features(world.rng, WINDOW_ROWS)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    bins = [curve.bins for window in world.history()[-6:] for curve in window.curves if curve.feature == "distance"]
+    assert len(bins) == 6
+    assert bins == [bins[0]] * 6
+
+
 def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World) -> None:
     two_versions(world)
     monitor = world.start()
