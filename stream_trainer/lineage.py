@@ -75,13 +75,25 @@ class Seen:
 
 
 def _counted_columns(pipeline: Pipeline, rows: pa.Table, outputs: Tensor) -> pa.Table:
-    """Features and segments, the label as it was learned, and what had been answered: by serving, else by the forecast."""
+    """Features and segments, the label as it was learned, and what had been answered: by serving, else by the forecast.
+
+    No event time counts for more than the moment Kafka got the record.
+    """
     contract = pipeline.contract
-    names = [*(f.name for f in contract.features), *contract.extra_segments, contract.event_time]
+    names = [*(f.name for f in contract.features), *contract.extra_segments]
     forecast = pa.array(outputs.reshape(rows.num_rows, -1).tolist(), outputs_type())
     answered = pc.coalesce(rows.column("_output").combine_chunks().cast(outputs_type()), forecast)
-    kept = rows.select(names).append_column(LABEL, rows.column(contract.label.name)).append_column(OUTPUT, answered)
-    return kept.append_column(CHOOSES, pa.array(chances(rows, _HALVES) < 0.5))
+    instants = (rows.column(name).cast(pa.int64()) for name in (contract.event_time, "_append_time"))
+    made = {
+        contract.event_time: pc.min_element_wise(*instants).cast(schema.TIMESTAMP),
+        LABEL: rows.column(contract.label.name),
+        OUTPUT: answered,
+        CHOOSES: pa.array(chances(rows, _HALVES) < 0.5),
+    }
+    kept = rows.select(names)
+    for name, column in made.items():
+        kept = kept.append_column(name, column)
+    return kept
 
 
 def _others(rows: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from stream_trainer.store import FileEntry, tensors
 from stream_trainer.store.manifest import sha256
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 from tests.core.test_microbatch import PIPELINE, START, World, fill
-from tests.core.worlds import NOW, TOPIC, bits
+from tests.core.worlds import NOW, TOPIC, bits, flight
 
 
 @pytest.fixture
@@ -87,6 +88,16 @@ def test_what_is_learned_again_counts_no_row_that_may_have_chosen_the_bins(world
     fill(world, 120)
     taught = world.learn()
     assert taught.seen.learned.total(bins)[place].sum() == known.sum() + world.store.read(4).manifest.rows.trained
+
+
+def test_event_times_ahead_of_kafka_count_when_kafka_got_them_and_make_nothing_forgotten(world: World) -> None:
+    bins = world.lineage.seen.reference
+    assert bins is not None
+    before = world.lineage.seen.learned
+    world.log.append(0, *(flight(i, scheduled_at=(NOW + timedelta(hours=23)).isoformat()) for i in range(500, 520)))
+    after = world.learn().seen.learned
+    assert max(after.slots) <= NOW.timestamp() * 1_000_000
+    assert sum((after.total(bins) - before.total(bins))[bins.places["distance", ""]]) == 20
 
 
 def test_the_golden_rows_give_their_stored_outputs(world: World) -> None:
