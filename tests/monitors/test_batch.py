@@ -1,7 +1,7 @@
 """Micro-batches from records to published alerts, with a real store and without Spark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
+from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Numeric, Vector
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
@@ -75,13 +77,14 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self, **changes: Any) -> Monitor:
+    def start(self, of: Pipeline | None = None, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
         storage = LocalStorage(self.folder / "checkpoint")
+        of = of or pipeline("flights")
         return Monitor(
-            pipeline("flights"),
-            baselines=Baselines(open_store(settings(self.folder), "flights")),
+            of,
+            baselines=Baselines(open_store(settings(self.folder), "flights"), of.contract.fingerprint),
             states=StateFiles(storage),
             history=History(storage),
             publish=self._publish,
@@ -480,6 +483,38 @@ def test_without_a_reference_rows_are_only_counted_until_one_is_frozen(tmp_path:
     assert [window.rows for window in windows] == [WINDOW_ROWS] * 3
     assert {f.state for f in windows[0].findings} <= {"not enough data"}
     assert "quiet" in {f.state for f in windows[2].findings}
+
+
+OTHER_CONTRACTS: dict[str, dict[str, Any]] = {
+    "feature added": {"features": [*CONTRACT.features, Numeric("wind", optional=True)]},
+    "feature removed": {"features": [CONTRACT.features[0], *CONTRACT.features[2:]]},
+    "vector grown": {"features": [*CONTRACT.features[:3], Vector("place", 3)]},
+    "number to words": {"features": [Categorical("distance", buckets=5), *CONTRACT.features[1:]]},
+    "segment removed": {"segments": ["carrier"]},
+    "segment added": {"segments": ["origin", "carrier", "tier"]},
+    "label renamed": {"label": BinaryLabel("delayed")},
+    "label of classes": {"label": ClassLabel("late", ["a", "b", "c"])},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_CONTRACTS)
+def test_f39_nothing_is_compared_with_what_was_learned_under_another_contract(
+    world: World, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start().run(0, world.batch(WINDOW_ROWS))
+    changed = replace(pipeline("flights"), contract=replace(CONTRACT, **OTHER_CONTRACTS[change]))
+    output = [0.2, 0.3, 0.5] if change == "label of classes" else 0.5
+    asked: dict[str, dict[str, Any]] = {"vector grown": {"place": [0.0] * 3}, "number to words": {"distance": "x"}}
+    monitor = world.start(changed)
+    for number in range(1, 4):
+        values = [value | asked.get(change, {}) for value in features(world.rng, WINDOW_ROWS)]
+        told = [record(number * WINDOW_ROWS + i, value, output=output) for i, value in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS] * 3
+    assert not [f for window in world.history() for f in window.findings if f.state != "not enough data"]
+    assert world.published == []
+    assert "learned under contract" in caplog.text
 
 
 def test_windows_wait_for_a_store_that_does_not_answer(world: World) -> None:
