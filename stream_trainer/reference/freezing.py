@@ -18,7 +18,7 @@ from stream_trainer.contract import Categorical, Contract, Feature, Numeric, Vec
 from stream_trainer.reference import pseudo
 from stream_trainer.reference.bins import Bins, numbers, vectors
 from stream_trainer.reference.counting import coded
-from stream_trainer.reference.frozen import Reference, Segments
+from stream_trainer.reference.frozen import OTHER, Reference, Segments
 
 QUANTILES = 128
 MAX_WORDS = 32
@@ -125,4 +125,5 @@ def _by_frequency(column: pa.Array) -> tuple[str, ...]:
 
 
 def _values(column: pa.Array) -> tuple[str, ...]:
-    return tuple(sorted(_by_frequency(column)[: MAX_SEGMENTS - 1]))
+    """The most frequent values; one that is called as the others are is one of them."""
+    return tuple(sorted([value for value in _by_frequency(column) if value != OTHER][: MAX_SEGMENTS - 1]))

@@ -218,6 +218,15 @@ def test_segments_that_are_not_among_the_largest_when_frozen_count_together() ->
     assert found[made.places["n", "s=v000"]].sum() == 1
 
 
+def test_a_segment_that_is_called_as_all_others_are_counts_with_them() -> None:
+    rows = [row(s="*" if i % 2 else "x") for i in range(100)]
+    made = reference.freeze(CONTRACT, columns(rows))
+    assert [s.names for s in made.segments if s.name == "s"] == [("s=x", "s=*")]
+    found = reference.coded(CONTRACT, made, columns([*rows, row(s="new")])).count()[0]
+    assert found[made.places["n", "s=*"]].sum() == 51
+    assert found[made.places["n", "s=x"]].sum() == 50
+
+
 def test_no_rows_count_nothing() -> None:
     assert not counted([]).count().any()
 
