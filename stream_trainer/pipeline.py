@@ -38,7 +38,7 @@ class Pipeline:
     gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
     monitoring: Monitoring = field(default_factory=Monitoring)
-    reference_rows: int = 2_000
+    reference_rows: int = 4_000
     reference_hours: int = 48
 
     def __post_init__(self) -> None:
