@@ -21,10 +21,11 @@ from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
 from monitors.attendance import Attendance, Champion, by_clock
 from monitors.baseline import Baselines
-from monitors.batch import Monitor, Publish, decode_summary
+from monitors.batch import Monitor, decode_summary
 from monitors.explaining import Explainer
 from monitors.forwarding import Forwarder
 from monitors.history import History
+from monitors.links import Publish, dashboard_of, linking
 from monitors.performance.ticker import Ticker
 from monitors.reports import Reports
 from monitors.state import StateFiles
@@ -151,7 +152,8 @@ def start_monitor(
     storage = open_storage(url, settings.store)
     producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
     known = restore(read_all(settings.kafka, topics.alerts))
-    publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    written = linking(_publisher(producer, topics.alerts), dashboard_of(settings.monitor, pipeline.monitoring.window))
+    publish = publishing(written, _actor(pipeline, settings, producer, known))
     champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
     attendance = Attendance(
         pipeline.name,

@@ -419,7 +419,7 @@ def test_a_report_that_was_written_is_added_to_the_open_alert(world: World) -> N
     monitor.run(2, world.batch(10))
 
     assert world.statuses() == ["opened", "updated"]
-    assert world.published[-1].report == str(job.out)
+    assert world.published[-1].report == job.out.name
 
 
 def test_a_failed_report_disturbs_nothing(world: World) -> None:
@@ -514,9 +514,12 @@ def test_only_the_last_two_states_are_kept(world: World) -> None:
 
 
 def test_what_explains_is_told_in_the_alerts(world: World) -> None:
-    monitor = world.start(
-        explain=lambda findings, window, compared: [msgspec.structs.replace(f, weight=0.25) for f in findings]
-    )
+    shares = {"dep_hour": 0.25, "distance": 0.5, **{f"other-{i:02d}": 0.01 for i in range(20)}}
+    monitor = world.start(explain=lambda findings, window, compared: shares)
     for number in range(2):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
-    assert {alert.weight for alert in world.published} == {0.25}
+    [opened] = [alert for alert in world.published if alert.alert_key == KEY]
+    assert opened.weight == 0.5
+    assert opened.ranking[:3] == (("distance", 0.5), ("dep_hour", 0.25), ("other-00", 0.01))
+    assert len(opened.ranking) == 10
+    assert (opened.rows, opened.reference_rows) == (WINDOW_ROWS, 4_000)
