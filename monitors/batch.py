@@ -87,7 +87,6 @@ class Monitor:
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._saw = saw
-        self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
 
@@ -176,10 +175,9 @@ class Monitor:
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
         self._history.add(joined(before, found.record, labels=labels))
-        self.metrics.closed("labels" if labels else "predictions")
-        self._told[labels] = found
-        rounds = [finding for told in self._told.values() for finding in told.findings]
-        self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
+        half = "labels" if labels else "predictions"
+        self.metrics.closed(half)
+        self.metrics.evaluated(found.findings, window_end=closed.end, figures=found.record.scores, half=half)
         opened = [event for event in events if event.status == "opened" and event.kind != "schema"]
         self._report(opened, found, closed.content, compared)
         after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual, schema=schema)

@@ -66,12 +66,13 @@ class Metrics:
         *,
         window_end: datetime | None = None,
         figures: Mapping[str, float] | None = None,
+        half: str = "predictions",
     ) -> None:
-        """One round of tests: of one window, or of all that a round looks at."""
+        """The tests that were made of one window, of its predictions or of its labels."""
         found = tuple(findings)
         for finding in found:
             self._verdicts.labels(finding.state).inc()
-        self._standing.evaluated(Round(found, self._clock(), window_end, figures or {}))
+        self._standing.evaluated(half, Round(found, self._clock(), window_end, figures or {}))
 
     def closed(self, closing: str, windows: int = 1) -> None:
         """So many windows were closed."""

@@ -15,6 +15,7 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.content import Content
 from monitors.history import History, WindowRecord
+from monitors.judging import OF_EXAMPLES
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
 from monitors.skipped import SUPPORT
@@ -22,7 +23,7 @@ from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
-from stream_trainer.reference import Learned, Reference, coded
+from stream_trainer.reference import LABEL, Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
@@ -332,6 +333,25 @@ def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(w
     assert set(first.offsets) == {"flights.predictions", EXAMPLES}
     assert "log_loss" in first.scores
     assert world.closed("labels") == 2
+
+
+def test_labels_alone_neither_renew_nor_repeat_the_verdicts_of_predictions(world: World) -> None:
+    monitor, now = world.start(), [1.0]
+    world.metrics = monitor.metrics = Metrics(clock=lambda: now[0])
+    monitor.run(0, world.batch(WINDOW_ROWS + SUPPORT))
+    drift = {"kind": "drift", "feature": "distance", "against": "learned", "segment": ""}
+    verdicts = world.metrics.value("verdicts_total")
+    values = features(world.rng, 3 * WINDOW_ROWS + SUPPORT)
+    labelled = [example(i, value, label=i % 2) for i, value in enumerate(values)]
+    now[0] = 2.0
+    monitor.run(1, read(kafka(labelled, topic=EXAMPLES)))
+
+    assert (world.closed("predictions"), world.closed("labels")) == (1, 3)
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift) == 1.0
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift | {"kind": "label", "feature": "_label"}) == 2.0
+    told = [finding for window in world.history() for finding in window.findings]
+    of_labels = [f for f in told if f.kind in OF_EXAMPLES or f.feature == LABEL]
+    assert world.metrics.value("verdicts_total") - verdicts == len(of_labels)
 
 
 def test_f40_late_and_out_of_order_predictions_count_in_the_window_of_their_event(world: World) -> None:
