@@ -58,11 +58,11 @@ _PERMISSIBLE = tuple(
 
 
 class Forbidden(ValueError):
-    """The address is not one that may be called; asking again changes nothing."""
+    """The address is not one that may be called."""
 
 
 class Failed(Exception):
-    """It was called and did not accept; `again` says whether a later try may succeed."""
+    """It did not accept, or could not be asked; `again` says whether a later try may succeed."""
 
     def __init__(self, message: str, *, again: bool) -> None:
         self.again = again
@@ -212,7 +212,7 @@ def post(
         Failed: it did not take it.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Forbidden(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are sent")
+        raise Failed(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are sent", again=False)
     address = choose(target, allow, resolver)
     connection = _connection(target, address, seconds, tls)
     late = threading.Event()

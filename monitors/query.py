@@ -181,7 +181,7 @@ def start_monitor(
     )
     query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
     metrics.behind_by(partial(_behind, query))
-    forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
+    forwarder = _forwarder(topics.alerts, settings, webhook, storage, metrics) if webhook else None
     running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion))
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
@@ -222,9 +222,10 @@ def _started(records: DataFrame, name: str, checkpoint: str, monitor: Monitor, g
     )
 
 
-def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage) -> Forwarder:
+def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage, metrics: Metrics) -> Forwarder:
     opening = partial(open_alerts, settings.kafka, topic)
-    forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+    least = settings.monitor.webhook_least
+    forwarder = Forwarder(opening, webhook, storage, least=least, tell=metrics.webhook_waits)
     forwarder.start()
     return forwarder
 

@@ -30,7 +30,6 @@ from tests.monitors.worlds import alert
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALERT = alert(alert_key="drift/distance", severity="critical", feature="distance", message="distance differs")
 BODY = msgspec.json.encode(ALERT)
-NEVER = threading.Event()
 
 
 def never(host: str, port: int) -> list[str]:
@@ -225,8 +224,9 @@ def test_s11_what_the_resolver_refuses_is_a_failed_look_up(monkeypatch: pytest.M
 
 
 def test_s11_a_body_that_is_too_large_is_not_sent() -> None:
-    with pytest.raises(Forbidden, match="at most 262144 are sent"):
+    with pytest.raises(Failed, match="at most 262144 are sent") as failed:
         post(parse("http://hooks.example.com/"), bytes(outgoing.MAX_BODY_BYTES + 1), {}, resolver=never)
+    assert not failed.value.again
 
 
 def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:
@@ -456,7 +456,7 @@ def test_s11_opened_updated_and_resolved_are_posted_and_signed() -> None:
         )
         sending = webhook.webhook_of(chosen, metrics.webhook)
         assert sending is not None
-        assert all(sending.post(msgspec.json.encode(event), NEVER) for event in events)
+        assert [sending.post(msgspec.json.encode(event)) for event in events] == ["delivered"] * 3
     assert metrics.value("webhook_alerts_total", outcome="delivered") == 3
     assert [json.loads(body)["status"] for _, _, body in found.got] == ["opened", "updated", "resolved"]
     assert len({headers["x-stream-trainer-delivery"] for _, headers, _ in found.got}) == 3
@@ -466,21 +466,15 @@ def test_s11_opened_updated_and_resolved_are_posted_and_signed() -> None:
     assert path == "/hook?token=secret"
 
 
-def test_s11_what_fails_is_tried_again_under_the_same_id_and_then_counted() -> None:
+def test_s11_what_a_later_try_may_help_is_counted_when_it_was_the_last_and_has_one_id() -> None:
     down, gone = Failed("down", again=True), Failed("gone", again=False)
-    sender = Sender(down, down, None, down, down, down, gone, Forbidden("inside"), RuntimeError("a fault"), None)
-    sending = webhook.Webhook(sender, sender.counted.append, pauses=(0.0, 0.0))
-    assert all(sending.post(BODY, NEVER) for _ in range(6))
-    assert sender.counted == ["delivered", "failed", "failed", "refused", "failed", "delivered"]
+    inside, fault = Forbidden("inside"), RuntimeError("a fault")
+    sender = Sender(down, inside, fault, None, gone, down, inside, fault)
+    sending = webhook.Webhook(sender, sender.counted.append)
+    assert [sending.post(BODY) for _ in range(5)] == [None, None, None, "delivered", "failed"]
+    assert [sending.post(BODY, last=True) for _ in range(3)] == ["failed", "refused", "failed"]
+    assert sender.counted == ["delivered", "failed", "failed", "refused", "failed"]
     assert len({tried.id for tried in sender.tried}) == 1
-
-
-def test_s11_stopping_does_not_wait_for_the_next_try_and_the_alert_is_not_counted() -> None:
-    stop = threading.Event()
-    stop.set()
-    sender = Sender(Failed("down", again=True))
-    assert not webhook.Webhook(sender, sender.counted.append, pauses=(600.0,)).post(BODY, stop)
-    assert (len(sender.tried), sender.counted) == (1, [])
 
 
 def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture) -> None:
@@ -493,7 +487,7 @@ def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture
     metrics = Metrics()
     sending = webhook.webhook_of(chosen.monitor, metrics.webhook)
     assert sending is not None
-    assert sending.post(BODY, NEVER)
+    assert sending.post(BODY, last=True) == "refused"
     assert metrics.value("webhook_alerts_total", outcome="refused") == 1
     assert "not a public address" in caplog.text
     assert canary not in caplog.text + repr(chosen) + chosen.model_dump_json() + repr(sending.__dict__)
