@@ -3,6 +3,7 @@
 A report that fails, or takes too long, costs its report and nothing else.
 """
 
+import hashlib
 import logging
 import re
 import shutil
@@ -28,6 +29,7 @@ from stream_trainer.settings import environment
 KEPT_REPORTS = 50
 TIMEOUT_SECONDS = 120
 _MAX_WAITING = 4
+_READABLE = 100
 _QUIET = {"DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 _log = logging.getLogger(__name__)
@@ -86,11 +88,9 @@ def report_job(
         workspace: see `Job`.
     """
     first = opened[0]
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", first.alert_key).strip(".-")
-    at = first.opened_at.strftime("%Y%m%dT%H%M%S")
     return Job(
         alerts=tuple((alert.alert_key, alert.opened_at) for alert in opened),
-        out=folder / f"{name}-{at}.html",
+        out=folder / _name(first),
         current=table_to_bytes(sample.drop_columns([PRIORITY]).slice(0, rows)),
         reference=table_to_bytes(sample_of(reference, rows)),
         evidence=Evidence(
@@ -102,6 +102,13 @@ def report_job(
         ),
         workspace=workspace,
     )
+
+
+def _name(alert: Alert) -> str:
+    """Of a file that any file system takes and the page shows, and of no other alert: keys hold what data holds."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", alert.alert_key)[:_READABLE].strip("-")
+    digest = hashlib.sha256(alert.alert_key.encode(errors="replace")).hexdigest()[:12]
+    return f"{readable}-{alert.opened_at:%Y%m%dT%H%M%S}-{digest}.html"
 
 
 class Reports:

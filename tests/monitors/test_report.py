@@ -17,6 +17,7 @@ from monitors.columns import usable_columns
 from monitors.content import PRIORITY
 from monitors.evidence import Evidence, decoded, encoded, scores_for_report
 from monitors.findings import Effect, Finding
+from monitors.page.sources import is_report_name
 from monitors.reports import Job, Reports, prune, report_job
 from stream_trainer.reference import table_to_bytes
 from stream_trainer.settings import environment
@@ -131,13 +132,29 @@ def test_closing_ends_the_process(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.html")) == []
 
 
-def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
-    opened = msgspec.structs.replace(ALERT, alert_key="drift/../../etc/x y")
+def named(tmp_path: Path, key: str) -> str:
     reference, _ = frozen(np.random.default_rng(3))
+    opened = msgspec.structs.replace(ALERT, alert_key=key)
     job = report_job(tmp_path, [opened], pa.table({"_priority": [1]}), reference, 10)
-
     assert job.out.parent == tmp_path
-    assert job.out.name.startswith("drift-..-..-etc-x-y-2026")
+    return job.out.name
+
+
+def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
+    assert named(tmp_path, "drift/../../etc/x y").startswith("drift-etc-x-y-2026")
+
+
+@pytest.mark.parametrize("segment", ["x" * 256, "a..b", "\U0001f600" * 256, ".", "", "-"])
+def test_whatever_a_segment_is_called_its_report_can_be_written_and_is_shown(tmp_path: Path, segment: str) -> None:
+    name = named(tmp_path, f"drift/learned/distance/origin={segment}")
+    assert is_report_name(name)
+    (tmp_path / name).with_suffix(".partial").touch()
+    assert (tmp_path / name).with_suffix(".partial").name == name.removesuffix(".html") + ".partial"
+
+
+def test_keys_that_are_written_alike_have_reports_of_their_own(tmp_path: Path) -> None:
+    keys = ["quality/a b", "quality/a-b", "quality/a/b", "quality/" + "x" * 300, "quality/" + "x" * 301]
+    assert len({named(tmp_path, key) for key in keys}) == len(keys)
 
 
 def test_only_the_newest_reports_are_kept(tmp_path: Path) -> None:
