@@ -169,7 +169,7 @@ def test_s11_an_address_of_the_inside_is_not_called(address: str, connected: lis
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"])
 def test_s11_a_public_address_is_public(address: str) -> None:
-    assert choose(parse("http://hooks.example.com/"), (), leads_to(address)) == address
+    assert choose(parse("http://hooks.example.com/"), (), leads_to(address)) == [address]
 
 
 @pytest.mark.parametrize("host", ["localhost", "[::1]", "127.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"])
@@ -232,7 +232,7 @@ def test_s11_a_body_that_is_too_large_is_not_sent() -> None:
 def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:
     target = parse("https://hooks.example.com/")
     for allow in (["hooks.example.com"], ["HOOKS.example.com:443"], ["other", "hooks.example.com"]):
-        assert choose(target, allow, leads_to("8.8.8.8")) == "8.8.8.8"
+        assert choose(target, allow, leads_to("8.8.8.8")) == ["8.8.8.8"]
     for allow in (["example.com"], ["hooks.example.com:80"], [".example.com"], ["8.8.8.8"], [""]):
         with pytest.raises(Forbidden, match="webhook_allow"):
             choose(target, allow, leads_to("8.8.8.8"))
@@ -240,7 +240,7 @@ def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:
 
 def test_s11_a_private_address_needs_its_address_and_port_on_the_list() -> None:
     target = parse("http://hooks.example.com:9000/")
-    assert choose(target, ["10.0.0.5:9000"], leads_to("10.0.0.5")) == "10.0.0.5"
+    assert choose(target, ["10.0.0.5:9000"], leads_to("10.0.0.5")) == ["10.0.0.5"]
     for allow in (["10.0.0.5"], ["10.0.0.5:80"], ["10.0.0.0/8:9000"], ["hooks.example.com:9000"]):
         with pytest.raises(Forbidden):
             choose(target, allow, leads_to("10.0.0.5"))
@@ -330,6 +330,22 @@ def test_s11_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.Monkey
     with receiver(plain(204)) as found:
         assert post(parse(found.url), b"{}", {}, allow=found.allow) == 204
         assert connected == [("127.0.0.1", found.port)]
+
+
+def test_s11_of_several_addresses_the_next_is_tried_when_one_does_not_answer(connected: list[Any]) -> None:
+    outside = ["2a00:1450:4001::64", "8.8.8.8", "127.0.0.1"]
+    with receiver(plain(204)) as found:
+        target = parse(f"http://hooks.example.com:{found.port}/")
+        allow = [*found.allow, "hooks.example.com"]
+        assert post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside)) == 204
+        assert connected == [(address, found.port) for address in outside]
+        with pytest.raises(Failed, match="did not answer") as failed:
+            post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside[:2]))
+        assert failed.value.again
+        with pytest.raises(Forbidden):
+            post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside, "10.0.0.1"))
+    many = [f"8.8.8.{last}" for last in range(1, 200)]
+    assert choose(target, [], leads_to(*many)) == many[: outgoing.MOST_ADDRESSES]
 
 
 def huge(handler: BaseHTTPRequestHandler) -> None:
