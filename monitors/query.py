@@ -150,7 +150,8 @@ def start_monitor(
         admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
-    producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
+    folder = settings.data_dir / "reports" / pipeline.name
+    producer, reports, gate = ControlProducer(settings.kafka), Reports(folder), _Gate()
     known = restore(read_all(settings.kafka, topics.alerts))
     written = linking(_publisher(producer, topics.alerts), dashboard_of(settings.monitor, pipeline.monitoring.window))
     publish = publishing(written, _actor(pipeline, settings, producer, known))
@@ -171,7 +172,7 @@ def start_monitor(
         history=History(storage),
         publish=publish,
         reports=reports,
-        report_folder=settings.data_dir / "reports" / pipeline.name,
+        report_folder=folder,
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,

@@ -54,7 +54,7 @@ class NoReports(Reports):
     """Keeps what was asked for; `outcome` is what the next look finds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Path("nowhere"))
         self.asked: list[Job] = []
         self.outcome: Outcome | None = None
 
