@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -33,7 +34,8 @@ from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 MAX_WINDOWS = 500
-_AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
+_AT_ONCE = 2**21  # bytes of records: what is held in memory at a time, a multiple of it once decoded
+_OF_ONE = 256  # bytes that a record counts beside its value
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -110,8 +112,8 @@ class Summarise:
         """For `mapInArrow`; the records of a partition come in their order."""
         whole, highest, reached = Summary(), dict(self.examples.highest), dict(self.predictions.highest)
         for batch in batches:
-            for start in range(0, batch.num_rows, _AT_ONCE):
-                part = self.of(batch.slice(start, _AT_ONCE), highest, reached)
+            for piece in _pieces(batch):
+                part = self.of(piece, highest, reached)
                 highest |= part.examples.highest
                 reached = further(reached, part.predictions.highest)
                 whole = add(whole, part, sample_rows=self.sample_rows)
@@ -300,6 +302,15 @@ def _push(highest: list[int], at: int) -> None:
 
 def _instant(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Some records at a time, by their bytes: one may be a block of many rows."""
+    sizes = pc.fill_null(pc.binary_length(batch.column("value")), 0).to_numpy(zero_copy_only=False) + _OF_ONE
+    before = np.cumsum(sizes, dtype=np.int64) - sizes
+    starts = np.flatnonzero(np.diff(before // _AT_ONCE, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, batch.num_rows]):
+        yield batch.slice(start, end - start)
 
 
 def _offsets(records: Iterator[Kafka]) -> Ranges:

@@ -244,6 +244,25 @@ def test_summaries_add_up_in_any_order_and_grouping(a: Any, b: Any, c: Any) -> N
     assert forward == _plain(worker(4).of(pa.concat_batches(batches)))
 
 
+def test_records_are_taken_some_bytes_at_a_time_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = kafka(_values([(i, 1 + i % 3, 1.0 + i % 5, True) for i in range(300)]))
+    whole = next(iter(worker(4)(iter([batch]))))
+    pieces: list[int] = []
+    of = Summarise.of
+
+    def counted(self: Summarise, piece: pa.RecordBatch, *known: Any) -> Summary:
+        pieces.append(piece.num_rows)
+        return of(self, piece, *known)
+
+    monkeypatch.setattr(Summarise, "of", counted)
+    monkeypatch.setattr("monitors.summary._AT_ONCE", 20_000)
+    again = next(iter(worker(4)(iter([batch, batch.slice(0, 0)]))))
+    assert len(pieces) > 5
+    assert sum(pieces) == 300
+    told = [msgspec.msgpack.decode(one.column(0)[0].as_py(), type=Summary) for one in (whole, again)]
+    assert _plain(told[0]) == _plain(told[1])
+
+
 @given(st.lists(st.integers(1, 200), max_size=150), st.lists(st.integers(1, 200), max_size=150))
 @settings(deadline=None, max_examples=50)
 def test_the_highest_versions_keep_a_name_however_they_come(first: list[int], second: list[int]) -> None:
