@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+from msgspec import Meta
 
 from stream_trainer import prediction_blocks
 from stream_trainer.contract import FLOAT32_MAX, Categorical, Contract, Feature, Numeric
@@ -22,6 +23,7 @@ from stream_trainer.schema import Instant, as_datetime, struct_type, to_columns
 
 MAX_RECORD_BYTES = 2**20
 SHADOW = "shadow"
+_Version = Annotated[int, Meta(ge=1, lt=2**53)]
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,7 +37,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     event_time: Instant | None = None
     output: Any = None
     segments: dict[str, str | None] = {}
-    model_version: int | None = None
+    model_version: _Version | None = None
     role: str = "champion"
 
 
