@@ -33,7 +33,9 @@ from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 MAX_WINDOWS = 500
-_AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
+# What is held in memory at a time: each record is perhaps a block of many rows.
+_AT_ONCE = 500
+_BYTES_AT_ONCE = 8 * 2**20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -110,8 +112,8 @@ class Summarise:
         """For `mapInArrow`; the records of a partition come in their order."""
         whole, highest, reached = Summary(), dict(self.examples.highest), dict(self.predictions.highest)
         for batch in batches:
-            for start in range(0, batch.num_rows, _AT_ONCE):
-                part = self.of(batch.slice(start, _AT_ONCE), highest, reached)
+            for piece in _pieces(batch):
+                part = self.of(piece, highest, reached)
                 highest |= part.examples.highest
                 reached = further(reached, part.predictions.highest)
                 whole = add(whole, part, sample_rows=self.sample_rows)
@@ -286,6 +288,18 @@ def further(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> 
     return {
         name: sorted([*first.get(name, ()), *second.get(name, ())])[-SUPPORT:] for name in sorted({*first, *second})
     }
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """At most `_AT_ONCE` records each, and more than one only of `_BYTES_AT_ONCE` together."""
+    start = size = 0
+    for i, length in enumerate(pc.fill_null(pc.binary_length(batch.column("value")), 0).to_pylist()):
+        if i > start and (i - start == _AT_ONCE or size + length > _BYTES_AT_ONCE):
+            yield batch.slice(start, i - start)
+            start, size = i, 0
+        size += length
+    if start < batch.num_rows:
+        yield batch.slice(start)
 
 
 def _kafka(batch: pa.RecordBatch) -> list[Kafka]:

@@ -282,6 +282,21 @@ def test_a_worker_yields_one_small_payload() -> None:
     assert table_from_bytes(only(worker().of(batch.slice(0, 99))).sample or b"").num_rows == 50
 
 
+def test_s18_a_worker_holds_few_long_records_at_a_time() -> None:
+    values = [record(i, GOOD, padding="x" * 900_000 * (i % 40 == 0)) for i in range(1_200)]
+    held = []
+
+    class Watched(Summarise):
+        def of(self, batch: pa.RecordBatch, *known: Any) -> Summary:
+            held.append(batch.nbytes)
+            return super().of(batch, *known)
+
+    given = {name: getattr(worker(), name) for name in ("contract", "topic", "window")}
+    [found] = list(Watched(**given)(iter([kafka([*values, None])])))
+    assert max(held) < 9 * 2**20 < sum(held)
+    assert msgspec.msgpack.decode(found.column(0)[0].as_py(), type=Summary).rows == 1_200
+
+
 def test_worker_code_imports_neither_torch_nor_spark() -> None:
     code = "import sys, monitors.summary; sys.exit(bool({'torch', 'pyspark', 'evidently'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
