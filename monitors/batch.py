@@ -20,7 +20,7 @@ from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
-from monitors.state import MonitorState, StateFiles, Watched
+from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
@@ -94,7 +94,7 @@ class Monitor:
         """Take in one micro-batch; `summarise` reads its records, once."""
         began = time.monotonic()
         # 1. Where the last batch ended, and which alerts were open then.
-        state = self._states.before(batch)
+        state = with_windows_of(self._monitoring.window, self._states.before(batch))
         state = msgspec.structs.replace(state, life=state.life or Life(open=self._known))
         # 2. The frozen bins, and the records counted in them: the only Spark action.
         frozen = self._frozen()
@@ -174,7 +174,8 @@ class Monitor:
         self._send(events, now)
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
-        self._history.add(joined(before, found.record, labels=labels))
+        same = before is not None and before.end == closed.end  # windows may have been of another length
+        self._history.add(joined(before if same else None, found.record, labels=labels))
         self.metrics.closed("labels" if labels else "predictions")
         self._told[labels] = found
         rounds = [finding for told in self._told.values() for finding in told.findings]

@@ -5,6 +5,7 @@ the state after n - 1, so nothing is counted twice and no open window is lost.
 """
 
 import logging
+from datetime import timedelta
 
 import msgspec
 
@@ -41,13 +42,24 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     """All that a micro-batch starts from.
 
     Attributes:
+        window: how long windows were; None: nobody has said, in a state of an older release.
         life: the alerts that are open, and how long they have been quiet; None: what `P.alerts` says is open.
     """
+
+    window: timedelta | None = None
 
     predictions: Watched = Watched()
     examples: Watched = Watched()
     performance: PerformanceState = PerformanceState()
     life: Life | None = None
+
+
+def with_windows_of(length: timedelta, state: MonitorState) -> MonitorState:
+    """The same, unless windows were of another length: then all but the alerts begins anew, for it was counted by windows."""
+    if state.window not in (None, length):
+        _log.warning("windows were %s long and are %s now: what was usual is learned anew", state.window, length)
+        state = MonitorState(life=state.life)
+    return msgspec.structs.replace(state, window=length)
 
 
 class StateFiles:

@@ -1,7 +1,8 @@
 """Micro-batches from records to published alerts, with a real store and without Spark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from stream_trainer.store.storage import LocalStorage
 from .worlds import (
     CONTRACT,
     EXAMPLES,
+    MONITORING,
     START,
     WINDOW,
     WINDOW_ROWS,
@@ -77,12 +79,12 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self, **changes: Any) -> Monitor:
+    def start(self, *, window: timedelta = WINDOW, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
         storage = LocalStorage(self.folder / "checkpoint")
         return Monitor(
-            pipeline("flights"),
+            replace(pipeline("flights"), monitoring=replace(MONITORING, window=window)),
             baselines=Baselines(open_store(settings(self.folder), "flights")),
             states=StateFiles(storage),
             history=History(storage),
@@ -520,3 +522,23 @@ def test_what_explains_is_told_in_the_alerts(world: World) -> None:
     for number in range(2):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
     assert {alert.weight for alert in world.published} == {0.25}
+
+
+@pytest.mark.parametrize(("windows", "times", "closed"), [(12, 4, 3), (3, 0.25, 11)])
+def test_windows_of_another_length_begin_anew_and_keep_the_open_alerts(
+    world: World, windows: int, times: float, closed: int
+) -> None:
+    monitor = world.start()
+    for number in range(3):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.statuses() == ["opened"]
+    monitor = world.start(window=WINDOW * times)
+    for number in range(3, 3 + windows):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.closed() == closed
+    assert world.metrics.value("late_rows_total") == 0
+    assert {record.start.year for record in world.history()} == {START.year}
+    assert world.statuses() == ["opened"]
+    for number in range(3 + windows, 3 + 3 * windows):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+    assert world.statuses()[-1] == "resolved"
