@@ -13,7 +13,7 @@ from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
 from monitors.consequences import telling
-from monitors.content import Content
+from monitors.content import OLDER, Content
 from monitors.findings import Finding
 from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
@@ -154,7 +154,7 @@ class Monitor:
         return _waiting(state, [], labels=labels)
 
     def _compared(self, closed: Closed) -> Compared:
-        served = self._baselines.of(version for version in closed.content.versions if version > 0)
+        served = self._baselines.of({v: rows for v, rows in closed.content.versions.items() if v != OLDER})
         several = self._baselines.each(told_apart(closed.content, self._monitoring.min_rows))
         return Compared(frozen=self._baselines.frozen(), served=served, versions=several)
 

@@ -164,7 +164,7 @@ def start_monitor(
     store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
-        baselines=Baselines(store),
+        baselines=Baselines(store, pipeline.contract.fingerprint),
         states=StateFiles(storage),
         history=History(storage),
         publish=publish,

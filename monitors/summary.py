@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -33,9 +34,8 @@ from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 MAX_WINDOWS = 500
-# What is held in memory at a time: each record is perhaps a block of many rows.
-_AT_ONCE = 500
-_BYTES_AT_ONCE = 8 * 2**20
+_AT_ONCE = 2**21  # bytes of records: what is held in memory at a time, a multiple of it once decoded
+_OF_ONE = 256  # bytes that a record counts beside its value
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -290,18 +290,6 @@ def further(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> 
     }
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """At most `_AT_ONCE` records each, and more than one only of `_BYTES_AT_ONCE` together."""
-    start = size = 0
-    for i, length in enumerate(pc.fill_null(pc.binary_length(batch.column("value")), 0).to_pylist()):
-        if i > start and (i - start == _AT_ONCE or size + length > _BYTES_AT_ONCE):
-            yield batch.slice(start, i - start)
-            start, size = i, 0
-        size += length
-    if start < batch.num_rows:
-        yield batch.slice(start)
-
-
 def _kafka(batch: pa.RecordBatch) -> list[Kafka]:
     names = ("topic", "partition", "offset", "timestamp", "value")
     return [Kafka(*row) for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True)]
@@ -314,6 +302,15 @@ def _push(highest: list[int], at: int) -> None:
 
 def _instant(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Some records at a time, by their bytes: one may be a block of many rows."""
+    sizes = pc.fill_null(pc.binary_length(batch.column("value")), 0).to_numpy(zero_copy_only=False) + _OF_ONE
+    before = np.cumsum(sizes, dtype=np.int64) - sizes
+    starts = np.flatnonzero(np.diff(before // _AT_ONCE, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, batch.num_rows]):
+        yield batch.slice(start, end - start)
 
 
 def _offsets(records: Iterator[Kafka]) -> Ranges:

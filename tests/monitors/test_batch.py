@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
+from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Numeric, Vector
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
+from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
@@ -79,13 +80,14 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self, *, window: timedelta = WINDOW, **changes: Any) -> Monitor:
+    def start(self, of: Pipeline | None = None, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
         storage = LocalStorage(self.folder / "checkpoint")
+        of = of or pipeline("flights")
         return Monitor(
-            replace(pipeline("flights"), monitoring=replace(MONITORING, window=window)),
-            baselines=Baselines(open_store(settings(self.folder), "flights")),
+            of,
+            baselines=Baselines(open_store(settings(self.folder), "flights"), of.contract.fingerprint),
             states=StateFiles(storage),
             history=History(storage),
             publish=self._publish,
@@ -204,6 +206,37 @@ def test_two_versions_in_a_window_are_each_compared_with_what_they_have_learned(
     assert window.versions == (1, 2)
     answers = {f.segment for f in window.findings if f.kind == "prediction"}
     assert {"_version=1", "_version=2"} <= answers
+
+
+@pytest.mark.parametrize(
+    ("rows", "state"), [(1, "drift"), (WINDOW_ROWS // 2 - 1, "drift"), (WINDOW_ROWS // 2, "quiet")]
+)
+def test_a_window_is_compared_with_what_the_version_of_most_rows_has_learned(
+    world: World, rows: int, state: str
+) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        versions = [2] * rows + [1] * (WINDOW_ROWS - rows)
+        values = features(world.rng, WINDOW_ROWS, shift=1.0)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    found = {(f.feature, f.kind, f.against, f.segment): f.state for f in world.history()[0].findings}
+    assert found["distance", "drift", "learned", ""] == state
+
+
+def test_another_reference_is_in_use_only_once_its_version_answers_most_rows(world: World) -> None:
+    commit_version(open_store(settings(world.folder), "flights"), 2, *frozen(np.random.default_rng(7)))
+    monitor = world.start()
+    monitor.run(0, world.batch(1, model_version=1))  # at the start the head's is in use, until a window says who serves
+    for number in range(1, 12):
+        versions = [2 if number % 2 else 1] + [1] * (WINDOW_ROWS - 1)
+        values = features(world.rng, WINDOW_ROWS)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    bins = [curve.bins for window in world.history()[-6:] for curve in window.curves if curve.feature == "distance"]
+    assert len(bins) == 6
+    assert bins == [bins[0]] * 6
 
 
 def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World) -> None:
@@ -482,6 +515,38 @@ def test_without_a_reference_rows_are_only_counted_until_one_is_frozen(tmp_path:
     assert "quiet" in {f.state for f in windows[2].findings}
 
 
+OTHER_CONTRACTS: dict[str, dict[str, Any]] = {
+    "feature added": {"features": [*CONTRACT.features, Numeric("wind", optional=True)]},
+    "feature removed": {"features": [CONTRACT.features[0], *CONTRACT.features[2:]]},
+    "vector grown": {"features": [*CONTRACT.features[:3], Vector("place", 3)]},
+    "number to words": {"features": [Categorical("distance", buckets=5), *CONTRACT.features[1:]]},
+    "segment removed": {"segments": ["carrier"]},
+    "segment added": {"segments": ["origin", "carrier", "tier"]},
+    "label renamed": {"label": BinaryLabel("delayed")},
+    "label of classes": {"label": ClassLabel("late", ["a", "b", "c"])},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_CONTRACTS)
+def test_f39_nothing_is_compared_with_what_was_learned_under_another_contract(
+    world: World, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start().run(0, world.batch(WINDOW_ROWS))
+    changed = replace(pipeline("flights"), contract=replace(CONTRACT, **OTHER_CONTRACTS[change]))
+    output = [0.2, 0.3, 0.5] if change == "label of classes" else 0.5
+    asked: dict[str, dict[str, Any]] = {"vector grown": {"place": [0.0] * 3}, "number to words": {"distance": "x"}}
+    monitor = world.start(changed)
+    for number in range(1, 4):
+        values = [value | asked.get(change, {}) for value in features(world.rng, WINDOW_ROWS)]
+        told = [record(number * WINDOW_ROWS + i, value, output=output) for i, value in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS] * 3
+    assert not [f for window in world.history() for f in window.findings if f.state != "not enough data"]
+    assert world.published == []
+    assert "learned under contract" in caplog.text
+
+
 def test_windows_wait_for_a_store_that_does_not_answer(world: World) -> None:
     monitor = world.start()
     monitor.run(0, world.batch(100))
@@ -532,7 +597,7 @@ def test_windows_of_another_length_begin_anew_and_keep_the_open_alerts(
     for number in range(3):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
     assert world.statuses() == ["opened"]
-    monitor = world.start(window=WINDOW * times)
+    monitor = world.start(replace(pipeline("flights"), monitoring=replace(MONITORING, window=WINDOW * times)))
     for number in range(3, 3 + windows):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
     assert world.closed() == closed

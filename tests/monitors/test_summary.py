@@ -248,6 +248,25 @@ def test_summaries_add_up_in_any_order_and_grouping(a: Any, b: Any, c: Any) -> N
     assert forward == _plain(worker(4).of(pa.concat_batches(batches)))
 
 
+def test_records_are_taken_some_bytes_at_a_time_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = kafka(_values([(i, 1 + i % 3, 1.0 + i % 5, True) for i in range(300)]))
+    whole = next(iter(worker(4)(iter([batch]))))
+    pieces: list[int] = []
+    of = Summarise.of
+
+    def counted(self: Summarise, piece: pa.RecordBatch, *known: Any) -> Summary:
+        pieces.append(piece.num_rows)
+        return of(self, piece, *known)
+
+    monkeypatch.setattr(Summarise, "of", counted)
+    monkeypatch.setattr("monitors.summary._AT_ONCE", 20_000)
+    again = next(iter(worker(4)(iter([batch, batch.slice(0, 0)]))))
+    assert len(pieces) > 5
+    assert sum(pieces) == 300
+    told = [msgspec.msgpack.decode(one.column(0)[0].as_py(), type=Summary) for one in (whole, again)]
+    assert _plain(told[0]) == _plain(told[1])
+
+
 @given(st.lists(st.integers(1, 200), max_size=150), st.lists(st.integers(1, 200), max_size=150))
 @settings(deadline=None, max_examples=50)
 def test_the_highest_versions_keep_a_name_however_they_come(first: list[int], second: list[int]) -> None:
@@ -280,21 +299,6 @@ def test_a_worker_yields_one_small_payload() -> None:
     assert len(payload) < 100_000
     assert msgspec.msgpack.decode(payload, type=Summary).rows == 2_400
     assert table_from_bytes(only(worker().of(batch.slice(0, 99))).sample or b"").num_rows == 50
-
-
-def test_s18_a_worker_holds_few_long_records_at_a_time() -> None:
-    values = [record(i, GOOD, padding="x" * 900_000 * (i % 40 == 0)) for i in range(1_200)]
-    held = []
-
-    class Watched(Summarise):
-        def of(self, batch: pa.RecordBatch, *known: Any) -> Summary:
-            held.append(batch.nbytes)
-            return super().of(batch, *known)
-
-    given = {name: getattr(worker(), name) for name in ("contract", "topic", "window")}
-    [found] = list(Watched(**given)(iter([kafka([*values, None])])))
-    assert max(held) < 9 * 2**20 < sum(held)
-    assert msgspec.msgpack.decode(found.column(0)[0].as_py(), type=Summary).rows == 1_200
 
 
 def test_worker_code_imports_neither_torch_nor_spark() -> None:
