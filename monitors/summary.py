@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitors import asked, content, sketches, skipped
-from monitors.asked import Asked, Kafka, Skip
+from monitors.asked import EARLIEST, Asked, Kafka, Skip
 from monitors.content import KEPT_VERSIONS, OLDER, PARTS, PRIORITY, Content, lowest
 from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
@@ -151,7 +151,7 @@ class Summarise:
         kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
         highest: dict[str, list[int]] = {}
         for row in rows:
-            _push(highest.setdefault(skipped.name_of(row.where), []), row.believed)
+            _push(highest.setdefault(skipped.name_of(row.where), []), row.at)
         return Part(
             windows=self._counted(kept, at[~late] // length) if kept else {},
             highest=dict(sorted(highest.items())),
@@ -229,7 +229,7 @@ class Summarise:
         found = np.zeros(rows.num_rows, np.int64)
         for i in order:
             times = highest.setdefault(names[i], [])
-            _push(times, min(events[i], appended[i]))
+            _push(times, max(min(events[i], appended[i]), EARLIEST))
             found[i] = times[0] // length
         return found if self.examples.closed is None else np.maximum(found, self.examples.closed)
 
