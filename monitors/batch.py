@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ from monitors.findings import Finding
 from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
+from monitors.performance.presence import Labelling, Read
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
 from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
@@ -50,7 +50,7 @@ class Monitor:
         sample_rows: rows of a window that are kept for a report.
         workspace: of Evidently, for reports; None for none.
         explain: gives findings their weight in the change of the output.
-        saw: told when Kafka got the newest prediction of a micro-batch.
+        saw: told what a micro-batch has read.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Monitor:
         sample_rows: int = 2_000,
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
-        saw: Callable[[datetime | None], None] = lambda _: None,
+        saw: Callable[[Read], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._monitoring = pipeline.monitoring
@@ -100,7 +100,7 @@ class Monitor:
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
-        self._saw(summary.predictions.appended)
+        state = msgspec.structs.replace(state, labelling=self._seen(summary, state.labelling))
         # 3. Into the windows of event time; those that are over wait to be judged.
         state = msgspec.structs.replace(
             state,
@@ -114,6 +114,12 @@ class Monitor:
         # 6. Only now the state: Spark commits the offsets after it.
         self._states.save(batch, state)
         self.metrics.batch(time.monotonic() - began)
+
+    def _seen(self, summary: Summary, before: Labelling) -> Labelling:
+        predictions = summary.predictions
+        labelling = before.after(predictions.appended, summary.examples.appended)
+        self._saw(Read(prediction=predictions.appended, offsets=predictions.read, labelling=labelling))
+        return labelling
 
     def _frozen(self) -> Frozen | None:
         try:

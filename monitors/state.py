@@ -11,6 +11,7 @@ import msgspec
 
 from monitors.content import Content
 from monitors.life import Life
+from monitors.performance.presence import Labelling
 from monitors.performance.step import PerformanceState
 from monitors.scales import Blocks
 from monitors.schema import SchemaState
@@ -43,6 +44,7 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         window: how long windows were; None: nobody has said, in a state of an older release.
+        labelling: whether labels come for what is answered.
         life: the alerts that are open, and how long they have been quiet; None: what `P.alerts` says is open.
     """
 
@@ -51,14 +53,15 @@ class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
     predictions: Watched = Watched()
     examples: Watched = Watched()
     performance: PerformanceState = PerformanceState()
+    labelling: Labelling = Labelling()
     life: Life | None = None
 
 
 def with_windows_of(length: timedelta, state: MonitorState) -> MonitorState:
-    """The same, unless windows were of another length: then all but the alerts begins anew, for it was counted by windows."""
+    """The same, unless windows were of another length: then all that was counted by windows begins anew."""
     if state.window not in (None, length):
         _log.warning("windows were %s long and are %s now: what was usual is learned anew", state.window, length)
-        state = MonitorState(life=state.life)
+        state = MonitorState(life=state.life, labelling=state.labelling)
     return msgspec.structs.replace(state, window=length)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.content import Content
 from monitors.history import History, WindowRecord
+from monitors.performance.presence import Read
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
 from monitors.skipped import SUPPORT
@@ -345,12 +347,22 @@ def test_a_steady_share_of_broken_records_is_no_news(world: World) -> None:
     assert not [alert for alert in world.published if alert.kind == "schema"]
 
 
-def test_where_nothing_can_be_read_any_more_there_is_silence(world: World) -> None:
-    seen: list[object] = []
+def test_what_was_read_is_told_and_when_labels_came_outlives_a_restart(world: World) -> None:
+    """Where nothing can be read any more, there is silence."""
+    seen: list[Read] = []
     monitor = world.start(saw=seen.append)
     monitor.run(0, world.batch(10))
-    monitor.run(1, read(kafka([b"{"] * 9)))
-    assert [at is None for at in seen] == [False, True]
+    values = [example(i, one, label=i % 2) for i, one in enumerate(features(world.rng, 3))]
+    monitor.run(1, read(kafka([*values, b"{"], topic=EXAMPLES, after=86_500.0)))
+    monitor = world.start(saw=seen.append)
+    for number, after in enumerate((86_600.0, 86_700.0), start=2):
+        monitor.run(number, read(kafka(world.values(9), offset=100 * number, after=after)))
+    monitor.run(4, read(kafka([b"{"] * 9, offset=400, partition=1)))
+    monitor.run(5, read(kafka([b"{"], topic=EXAMPLES, after=90_000.0)))
+    assert [one.prediction is None for one in seen] == [False, True, False, False, True, True]
+    assert [one.offsets for one in seen] == [{0: 20}, {}, {0: 209}, {0: 309}, {1: 409}, {}]
+    assert [one.labelling.unlabelled.total_seconds() for one in seen] == [0, 0, 0, 100, 100, 100]
+    assert seen[-1].labelling.label == START + timedelta(seconds=86_500)
 
 
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
