@@ -292,6 +292,18 @@ def test_a_newer_version_is_seen_without_connecting_again(broker: BrokerInfo) ->
     models.champion.close()
 
 
+def test_the_end_of_a_topic_moves_with_what_is_written(broker: BrokerInfo) -> None:
+    models = Models(broker.bootstrap_servers)
+    ends = Ends(models.opening)
+    found = []
+    for version in (3, 4):
+        found.append(sum(ends().values()))
+        models.announce(version)
+    assert [*found, sum(ends().values())] == [0, 1, 2]
+    assert models.opened == 1
+    ends.close()
+
+
 @pytest.mark.spark
 @pytest.mark.filterwarnings(
     "ignore:unclosed:ResourceWarning"
