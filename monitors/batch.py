@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
 from monitors.consequences import telling
 from monitors.content import OLDER, Content
+from monitors.explaining import ranked, weighed
 from monitors.findings import Finding
 from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
+from monitors.links import Publish
 from monitors.performance.presence import Labelling, Read
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
@@ -29,15 +31,14 @@ from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
 
-Publish = Callable[[Sequence[Alert]], None]
-Explain = Callable[[Sequence[Finding], Content, Compared], Sequence[Finding]]
+Explain = Callable[[Sequence[Finding], Content, Compared], Mapping[str, float]]
 
 _log = logging.getLogger(__name__)
 
 
-def unexplained(findings: Sequence[Finding], _window: Content, _compared: Compared) -> Sequence[Finding]:
-    """Findings as they are."""
-    return findings
+def unexplained(_findings: Sequence[Finding], _window: Content, _compared: Compared) -> Mapping[str, float]:
+    """No weights."""
+    return {}
 
 
 class Monitor:
@@ -49,7 +50,7 @@ class Monitor:
         open_alerts: those that `P.alerts` knew at the start; what a kept state says comes first.
         sample_rows: rows of a window that are kept for a report.
         workspace: of Evidently, for reports; None for none.
-        explain: gives findings their weight in the change of the output.
+        explain: the features' weights in the change of the output, for the findings of a round.
         saw: told what a micro-batch has read.
     """
 
@@ -86,7 +87,6 @@ class Monitor:
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._saw = saw
-        self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
 
@@ -182,10 +182,9 @@ class Monitor:
         before = self._history.get(closed.start)
         same = before is not None and before.end == closed.end  # windows may have been of another length
         self._history.add(joined(before if same else None, found.record, labels=labels))
-        self.metrics.closed("labels" if labels else "predictions")
-        self._told[labels] = found
-        rounds = [finding for told in self._told.values() for finding in told.findings]
-        self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
+        half = "labels" if labels else "predictions"
+        self.metrics.closed(half)
+        self.metrics.evaluated(found.findings, window_end=closed.end, figures=found.record.scores, half=half)
         opened = [event for event in events if event.status == "opened" and event.kind != "schema"]
         self._report(opened, found, closed.content, compared)
         after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual, schema=schema)
@@ -194,9 +193,14 @@ class Monitor:
 
     def _weighed(self, found: Judgement, window: Content, compared: Compared) -> Judgement:
         """What was found, with what the features have done to the model's output."""
-        rounds = [replace(told, findings=list(self._explain(told.findings, window, compared))) for told in found.rounds]
-        told = list(self._explain(found.record.findings, window, compared))
-        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=told))
+        rounds = []
+        for told in found.rounds:
+            weights = self._explain(told.findings, window, compared)
+            seen = replace(told.seen, ranking=ranked(weights))
+            rounds.append(replace(told, seen=seen, findings=weighed(told.findings, weights)))
+        kept = found.record.findings
+        kept = weighed(kept, self._explain(kept, window, compared))
+        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=kept))
 
     def _stepped(self, before: Life, found: Judgement) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
@@ -241,7 +245,7 @@ class Monitor:
             _log.warning("no report %s: %s", outcome.job.out.name, outcome.detail)
             return state
         _log.info("drift report written: %s", outcome.job.out)
-        found = (with_report(now.open, key, at, str(outcome.job.out)) for key, at in outcome.job.alerts)
+        found = (with_report(now.open, key, at, outcome.job.out.name) for key, at in outcome.job.alerts)
         events = [event for event in found if event is not None]
         now = msgspec.structs.replace(now, open={**now.open, **{event.alert_key: event for event in events}})
         self._send(events, now)

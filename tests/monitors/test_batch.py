@@ -16,6 +16,7 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.content import Content
 from monitors.history import History, WindowRecord
+from monitors.judging import OF_EXAMPLES
 from monitors.performance.presence import Read
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
@@ -26,7 +27,7 @@ from monitors.summary import Summarise, Summary
 from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Numeric, Vector
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.reference import Learned, Reference, coded
+from stream_trainer.reference import LABEL, Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
@@ -58,7 +59,7 @@ class NoReports(Reports):
     """Keeps what was asked for; `outcome` is what the next look finds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Path("nowhere"))
         self.asked: list[Job] = []
         self.outcome: Outcome | None = None
 
@@ -381,6 +382,25 @@ def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(w
     assert world.closed("labels") == 2
 
 
+def test_labels_alone_neither_renew_nor_repeat_the_verdicts_of_predictions(world: World) -> None:
+    monitor, now = world.start(), [1.0]
+    world.metrics = monitor.metrics = Metrics(clock=lambda: now[0])
+    monitor.run(0, world.batch(WINDOW_ROWS + SUPPORT))
+    drift = {"kind": "drift", "feature": "distance", "against": "learned", "segment": ""}
+    verdicts = world.metrics.value("verdicts_total")
+    values = features(world.rng, 3 * WINDOW_ROWS + SUPPORT)
+    labelled = [example(i, value, label=i % 2) for i, value in enumerate(values)]
+    now[0] = 2.0
+    monitor.run(1, read(kafka(labelled, topic=EXAMPLES)))
+
+    assert (world.closed("predictions"), world.closed("labels")) == (1, 3)
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift) == 1.0
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift | {"kind": "label", "feature": "_label"}) == 2.0
+    told = [finding for window in world.history() for finding in window.findings]
+    of_labels = [f for f in told if f.kind in OF_EXAMPLES or f.feature == LABEL]
+    assert world.metrics.value("verdicts_total") - verdicts == len(of_labels)
+
+
 def test_f40_late_and_out_of_order_predictions_count_in_the_window_of_their_event(world: World) -> None:
     values = world.values(2 * WINDOW_ROWS + SUPPORT)
     shuffled = [values[i] for i in world.rng.permutation(len(values))]
@@ -466,7 +486,7 @@ def test_a_report_that_was_written_is_added_to_the_open_alert(world: World) -> N
     monitor.run(2, world.batch(10))
 
     assert world.statuses() == ["opened", "updated"]
-    assert world.published[-1].report == str(job.out)
+    assert world.published[-1].report == job.out.name
 
 
 def test_a_failed_report_disturbs_nothing(world: World) -> None:
@@ -593,12 +613,15 @@ def test_only_the_last_two_states_are_kept(world: World) -> None:
 
 
 def test_what_explains_is_told_in_the_alerts(world: World) -> None:
-    monitor = world.start(
-        explain=lambda findings, window, compared: [msgspec.structs.replace(f, weight=0.25) for f in findings]
-    )
+    shares = {"dep_hour": 0.25, "distance": 0.5, **{f"other-{i:02d}": 0.01 for i in range(20)}}
+    monitor = world.start(explain=lambda findings, window, compared: shares)
     for number in range(2):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
-    assert {alert.weight for alert in world.published} == {0.25}
+    [opened] = [alert for alert in world.published if alert.alert_key == KEY]
+    assert opened.weight == 0.5
+    assert opened.ranking[:3] == (("distance", 0.5), ("dep_hour", 0.25), ("other-00", 0.01))
+    assert len(opened.ranking) == 10
+    assert (opened.rows, opened.reference_rows) == (WINDOW_ROWS, 4_000)
 
 
 @pytest.mark.parametrize(("windows", "times", "closed"), [(12, 4, 3), (3, 0.25, 11)])
