@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -20,9 +19,10 @@ from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
 from monitors.links import Publish
+from monitors.performance.presence import Labelling, Read
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
-from monitors.state import MonitorState, StateFiles, Watched
+from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
@@ -51,7 +51,7 @@ class Monitor:
         sample_rows: rows of a window that are kept for a report.
         workspace: of Evidently, for reports; None for none.
         explain: the features' weights in the change of the output, for the findings of a round.
-        saw: told when Kafka got the newest prediction of a micro-batch.
+        saw: told what a micro-batch has read.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Monitor:
         sample_rows: int = 2_000,
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
-        saw: Callable[[datetime | None], None] = lambda _: None,
+        saw: Callable[[Read], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._monitoring = pipeline.monitoring
@@ -94,13 +94,13 @@ class Monitor:
         """Take in one micro-batch; `summarise` reads its records, once."""
         began = time.monotonic()
         # 1. Where the last batch ended, and which alerts were open then.
-        state = self._states.before(batch)
+        state = with_windows_of(self._monitoring.window, self._states.before(batch))
         state = msgspec.structs.replace(state, life=state.life or Life(open=self._known))
         # 2. The frozen bins, and the records counted in them: the only Spark action.
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
-        self._saw(summary.predictions.appended)
+        state = msgspec.structs.replace(state, labelling=self._seen(summary, state.labelling))
         # 3. Into the windows of event time; those that are over wait to be judged.
         state = msgspec.structs.replace(
             state,
@@ -114,6 +114,12 @@ class Monitor:
         # 6. Only now the state: Spark commits the offsets after it.
         self._states.save(batch, state)
         self.metrics.batch(time.monotonic() - began)
+
+    def _seen(self, summary: Summary, before: Labelling) -> Labelling:
+        predictions = summary.predictions
+        labelling = before.after(predictions.appended, summary.examples.appended)
+        self._saw(Read(prediction=predictions.appended, offsets=predictions.read, labelling=labelling))
+        return labelling
 
     def _frozen(self) -> Frozen | None:
         try:
@@ -174,7 +180,8 @@ class Monitor:
         self._send(events, now)
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
-        self._history.add(joined(before, found.record, labels=labels))
+        same = before is not None and before.end == closed.end  # windows may have been of another length
+        self._history.add(joined(before if same else None, found.record, labels=labels))
         half = "labels" if labels else "predictions"
         self.metrics.closed(half)
         self.metrics.evaluated(found.findings, window_end=closed.end, figures=found.record.scores, half=half)

@@ -19,7 +19,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
-from monitors.attendance import Attendance, Champion, by_clock
+from monitors.attendance import Attendance, Champion, Ends, by_clock
 from monitors.baseline import Baselines
 from monitors.batch import Monitor, decode_summary
 from monitors.explaining import Explainer
@@ -156,10 +156,13 @@ def start_monitor(
     written = linking(_publisher(producer, topics.alerts), dashboard_of(settings.monitor, pipeline.monitoring.window))
     publish = publishing(written, _actor(pipeline, settings, producer, known))
     champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
+    ends = Ends(partial(open_log, settings.kafka, topics.predictions))
     attendance = Attendance(
         pipeline.name,
         pipeline.monitoring,
+        label=pipeline.contract.label.name,
         champion=champion,
+        ends=ends,
         publish=publish,
         metrics=metrics,
         open_alerts=known,
@@ -183,17 +186,18 @@ def start_monitor(
     query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
     metrics.behind_by(partial(_behind, query))
     forwarder = _forwarder(topics.alerts, settings, webhook, storage, metrics) if webhook else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion))
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion, ends))
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
 
 
-def _looking(attendance: Attendance, champion: Champion) -> ExitStack:
+def _looking(attendance: Attendance, *asked: Champion | Ends) -> ExitStack:
     """Looks at the clock until it is closed; then nothing of it is open any more."""
     looking = ExitStack()
     if attendance.needed:
-        looking.callback(champion.close)
+        for one in asked:
+            looking.callback(one.close)
         looking.enter_context(Ticker(attendance.look, seconds=_CLOCK_SECONDS))
     return looking
 

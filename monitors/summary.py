@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitors import asked, content, sketches, skipped
-from monitors.asked import Asked, Kafka, Skip
+from monitors.asked import EARLIEST, Asked, Kafka, Skip
 from monitors.content import KEPT_VERSIONS, OLDER, PARTS, PRIORITY, Content, lowest
 from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
@@ -48,7 +48,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         highest: per partition the `SUPPORT` highest event times, ascending, in microseconds; none is later than
             the moment at which Kafka got its record.
         late: rows of windows that were closed before, or are too many.
-        appended: when Kafka got the newest record; of predictions, the newest that could be read.
+        appended: when Kafka got the newest record that could be read.
+        read: the offset after the last record of each partition, whether it could be read or not; of predictions.
         skipped: what could not be read, by the number of its window; of predictions.
     """
 
@@ -56,6 +57,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     highest: dict[str, list[int]] = {}
     late: int = 0
     appended: datetime | None = None
+    read: dict[int, int] = {}
     skipped: dict[int, Skipped] = {}
 
 
@@ -151,12 +153,13 @@ class Summarise:
         kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
         highest: dict[str, list[int]] = {}
         for row in rows:
-            _push(highest.setdefault(skipped.name_of(row.where), []), row.believed)
+            _push(highest.setdefault(skipped.name_of(row.where), []), row.at)
         return Part(
             windows=self._counted(kept, at[~late] // length) if kept else {},
             highest=dict(sorted(highest.items())),
             late=int(late.sum()),
             appended=max((row.where.appended.astimezone(UTC) for row in rows), default=None),
+            read=_ends(records),
             skipped=skipped.by_window(skips, rows, reached, length=length, closed=self.predictions.closed),
         )
 
@@ -214,8 +217,8 @@ class Summarise:
                 counts=b"" if self.reference is None else pack(self._labels(self.reference, rows)),
                 tally=self._tally(rows),
             )
-        appended = pc.max(batch.column("timestamp")).as_py()
-        return Part(windows=contents, highest=highest, appended=appended.astimezone(UTC))
+        appended = pc.max(good.column("_append_time")).as_py()
+        return Part(windows=contents, highest=highest, appended=appended and appended.astimezone(UTC))
 
     def _reached(self, rows: pa.RecordBatch, highest: dict[str, list[int]]) -> Cells:
         """The window of each row; rows that are behind what is closed count in the oldest window that is not."""
@@ -229,7 +232,7 @@ class Summarise:
         found = np.zeros(rows.num_rows, np.int64)
         for i in order:
             times = highest.setdefault(names[i], [])
-            _push(times, min(events[i], appended[i]))
+            _push(times, max(min(events[i], appended[i]), EARLIEST))
             found[i] = times[0] // length
         return found if self.examples.closed is None else np.maximum(found, self.examples.closed)
 
@@ -270,6 +273,7 @@ def add_parts(first: Part, second: Part, *, sample_rows: int) -> Part:
         highest=further(first.highest, second.highest),
         late=first.late + second.late + sum(window.rows for window in gone),
         appended=max(appended, default=None),
+        read={p: max(first.read.get(p, 0), second.read.get(p, 0)) for p in sorted({*first.read, *second.read})},
         skipped=skipped.add_by_window(first.skipped, second.skipped),
     )
 
@@ -293,6 +297,13 @@ def further(first: Mapping[str, list[int]], second: Mapping[str, list[int]]) -> 
 def _kafka(batch: pa.RecordBatch) -> list[Kafka]:
     names = ("topic", "partition", "offset", "timestamp", "value")
     return [Kafka(*row) for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True)]
+
+
+def _ends(records: Sequence[Kafka]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for where in records:
+        found[where.partition] = max(found.get(where.partition, 0), where.offset + 1)
+    return dict(sorted(found.items()))
 
 
 def _push(highest: list[int], at: int) -> None:

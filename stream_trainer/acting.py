@@ -30,7 +30,7 @@ Kind = Literal[
     "estimate",  # performance estimated without labels
     "schema",  # records that cannot be read
     "freshness",  # the version that serves is too old
-    "silence",  # nobody asks
+    "silence",  # nobody asks, or no label comes: the feature is then the label
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MAX_BYTES = 16 * 2**10

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from monitors.batch import Monitor
 from monitors.content import Content
 from monitors.history import History, WindowRecord
 from monitors.judging import OF_EXAMPLES
+from monitors.performance.presence import Read
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
 from monitors.skipped import SUPPORT
@@ -33,6 +35,7 @@ from stream_trainer.store.storage import LocalStorage
 from .worlds import (
     CONTRACT,
     EXAMPLES,
+    MONITORING,
     START,
     WINDOW,
     WINDOW_ROWS,
@@ -345,12 +348,22 @@ def test_a_steady_share_of_broken_records_is_no_news(world: World) -> None:
     assert not [alert for alert in world.published if alert.kind == "schema"]
 
 
-def test_where_nothing_can_be_read_any_more_there_is_silence(world: World) -> None:
-    seen: list[object] = []
+def test_what_was_read_is_told_and_when_labels_came_outlives_a_restart(world: World) -> None:
+    """Where nothing can be read any more, there is silence."""
+    seen: list[Read] = []
     monitor = world.start(saw=seen.append)
     monitor.run(0, world.batch(10))
-    monitor.run(1, read(kafka([b"{"] * 9)))
-    assert [at is None for at in seen] == [False, True]
+    values = [example(i, one, label=i % 2) for i, one in enumerate(features(world.rng, 3))]
+    monitor.run(1, read(kafka([*values, b"{"], topic=EXAMPLES, after=86_500.0)))
+    monitor = world.start(saw=seen.append)
+    for number, after in enumerate((86_600.0, 86_700.0), start=2):
+        monitor.run(number, read(kafka(world.values(9), offset=100 * number, after=after)))
+    monitor.run(4, read(kafka([b"{"] * 9, offset=400, partition=1)))
+    monitor.run(5, read(kafka([b"{"], topic=EXAMPLES, after=90_000.0)))
+    assert [one.prediction is None for one in seen] == [False, True, False, False, True, True]
+    assert [one.offsets for one in seen] == [{0: 20}, {}, {0: 209}, {0: 309}, {1: 409}, {}]
+    assert [one.labelling.unlabelled.total_seconds() for one in seen] == [0, 0, 0, 100, 100, 100]
+    assert seen[-1].labelling.label == START + timedelta(seconds=86_500)
 
 
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
@@ -609,3 +622,23 @@ def test_what_explains_is_told_in_the_alerts(world: World) -> None:
     assert opened.ranking[:3] == (("distance", 0.5), ("dep_hour", 0.25), ("other-00", 0.01))
     assert len(opened.ranking) == 10
     assert (opened.rows, opened.reference_rows) == (WINDOW_ROWS, 4_000)
+
+
+@pytest.mark.parametrize(("windows", "times", "closed"), [(12, 4, 3), (3, 0.25, 11)])
+def test_windows_of_another_length_begin_anew_and_keep_the_open_alerts(
+    world: World, windows: int, times: float, closed: int
+) -> None:
+    monitor = world.start()
+    for number in range(3):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.statuses() == ["opened"]
+    monitor = world.start(replace(pipeline("flights"), monitoring=replace(MONITORING, window=WINDOW * times)))
+    for number in range(3, 3 + windows):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.closed() == closed
+    assert world.metrics.value("late_rows_total") == 0
+    assert {record.start.year for record in world.history()} == {START.year}
+    assert world.statuses() == ["opened"]
+    for number in range(3 + windows, 3 + 3 * windows):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+    assert world.statuses()[-1] == "resolved"
