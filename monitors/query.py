@@ -155,18 +155,7 @@ def start_monitor(
     known = restore(read_all(settings.kafka, topics.alerts))
     written = linking(_publisher(producer, topics.alerts), dashboard_of(settings.monitor, pipeline.monitoring.window))
     publish = publishing(written, _actor(pipeline, settings, producer, known))
-    champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
-    ends = Ends(partial(open_log, settings.kafka, topics.predictions))
-    attendance = Attendance(
-        pipeline.name,
-        pipeline.monitoring,
-        label=pipeline.contract.label.name,
-        champion=champion,
-        ends=ends,
-        publish=publish,
-        metrics=metrics,
-        open_alerts=known,
-    )
+    attendance, asked = _attendance(pipeline, settings, publish, metrics, known)
     store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
@@ -186,10 +175,29 @@ def start_monitor(
     query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
     metrics.behind_by(partial(_behind, query))
     forwarder = _forwarder(topics.alerts, settings, webhook, storage, metrics) if webhook else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion, ends))
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, *asked))
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
+
+
+def _attendance(
+    pipeline: Pipeline, settings: Settings, publish: Publish, metrics: Metrics, known: Open
+) -> tuple[Attendance, tuple[Champion, Ends]]:
+    """Who looks at the clock, and what it asks, which stays open."""
+    champion = Champion(pipeline.topics.models, partial(open_log, settings.kafka, pipeline.topics.models))
+    ends = Ends(partial(open_log, settings.kafka, pipeline.topics.predictions))
+    attendance = Attendance(
+        pipeline.name,
+        pipeline.monitoring,
+        label=pipeline.contract.label.name,
+        champion=champion,
+        ends=ends,
+        publish=publish,
+        metrics=metrics,
+        open_alerts=known,
+    )
+    return attendance, (champion, ends)
 
 
 def _looking(attendance: Attendance, *asked: Champion | Ends) -> ExitStack:
