@@ -39,8 +39,9 @@ bench: setup ## measure what the documentation states
 bench-learning: setup ## how well it learns beside others, hours, resumes (ARGS="--data FOLDER", "--quick")
 	$(PYTHON_BIN) -m tests.bench.learning --report docs/learning-benchmarks.md $(ARGS)
 
-bench-drift: setup ## how far its alerts can be trusted beside others, minutes, resumes
-	$(PYTHON_BIN) -m tests.bench drift drift_cost drift_flights --report docs/benchmarks.md $(ARGS)
+bench-drift: setup ## how far its alerts can be trusted, beside others too, an hour, resumes
+	$(PYTHON_BIN) -m tests.bench drift drift.calibration drift.power drift.vocabularies drift.together \
+		drift_whole drift_cost drift_flights --report docs/benchmarks.md $(ARGS)
 
 faults: setup ## kill everything for a while, ask everything, write what held to docs/faults.md
 	$(PYTHON_BIN) -m tests.faults --report docs/faults.md $(ARGS)

@@ -17,6 +17,8 @@ from stream_trainer.topic_reading import Message
 
 Status = Literal["opened", "updated", "resolved"]
 Open = dict[str, "Alert"]
+Ranking = tuple[tuple[str, float], ...]
+MOST_RANKED = 10
 
 
 class WindowSpan(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +39,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         p_value: how often chance alone shows as much; `threshold`: p-values up to this one were called drift.
         psi: of `effect`, 0 where it has no meaning.
         window: what was judged when this was said; `windows`: how many windows that was, taken together.
+        rows: values that were compared; `reference_rows`: those they were compared with.
         since: start of the first windows that were found to differ.
         offsets: the records behind `window`, per topic and partition `[first, next)`.
         weight: the feature's share in the change of the model's output.
-        report: path of the HTML report, `plot`: where the page shows it; None until there is one.
+        ranking: the features with the largest shares in that change, the heaviest first; empty where it is not known.
+        report: the HTML report, None until it is written; `plot`: the cell of the dashboard that shows `window`. As
+            published both are links (`links`); what the monitor remembers is the report's file name alone.
     """
 
     alert_key: str
@@ -58,11 +63,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     psi: float
     effect: Effect = Effect()
     windows: int = 1
+    rows: int = 0
+    reference_rows: int = 0
     window: WindowSpan
     since: datetime | None = None
     offsets: Offsets = {}
     model_version: int | None
     weight: float | None = None
+    ranking: Ranking = ()
     opened_at: datetime
     updated_at: datetime
     message: str
@@ -86,14 +94,12 @@ def member_keys(alert: Alert) -> tuple[str, ...]:
     return tuple(dict.fromkeys((alert.alert_key, *found)))
 
 
-def with_report(
-    open_alerts: Mapping[str, Alert], key: str, opened_at: datetime, report: str, plot: str | None = None
-) -> Alert | None:
-    """The alert with the path of its report, None when it is not open any more."""
+def with_report(open_alerts: Mapping[str, Alert], key: str, opened_at: datetime, report: str) -> Alert | None:
+    """The alert with the name of its report, None when it is not open any more."""
     alert = open_alerts.get(key)
     if alert is None or alert.opened_at != opened_at:
         return None
-    return msgspec.structs.replace(alert, status="updated", report=report, plot=plot or alert.plot)
+    return msgspec.structs.replace(alert, status="updated", report=report)
 
 
 def restore(messages: Iterable[Message]) -> tuple[Open, list[Alert]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+from msgspec import Meta
 
 from stream_trainer import prediction_blocks
 from stream_trainer.contract import FLOAT32_MAX, Categorical, Contract, Feature, Numeric
@@ -22,8 +23,11 @@ from stream_trainer.schema import Instant, as_datetime, struct_type, to_columns
 
 MAX_RECORD_BYTES = 2**20
 SHADOW = "shadow"
+_Version = Annotated[int, Meta(ge=1, lt=2**53)]
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Of event times, in microseconds since 1970: a window that holds one begins within the calendar.
+EARLIEST = (datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +39,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     event_time: Instant | None = None
     output: Any = None
     segments: dict[str, str | None] = {}
-    model_version: int | None = None
+    model_version: _Version | None = None
     role: str = "champion"
 
 
@@ -61,12 +65,11 @@ class Skip(NamedTuple):
 class Asked:
     """One prediction that can be counted.
 
-    `at` is its event time, else the time of the request, in microseconds since 1970; `believed` is no later than when Kafka got it.
+    `at` is its event time, else the time of the request, in microseconds since 1970: no later than when Kafka got it.
     """
 
     where: Kafka
     at: int
-    believed: int
     prediction: Prediction
     features: Any
 
@@ -128,7 +131,9 @@ def _parse(contract: Contract, where: Kafka, value: bytes | None) -> Asked:
     appended = micros(where.appended)
     if at - appended > MAX_AHEAD // _MICROSECOND:
         raise Poison(f"out_of_range: the event time lies more than {MAX_AHEAD} after the record was appended")
-    return Asked(where, at, min(at, appended), record, _features_decoder(contract).decode(record.features))
+    if at < EARLIEST:
+        raise Poison("out_of_range: the event time lies before the year 1900")
+    return Asked(where, min(at, appended), record, _features_decoder(contract).decode(record.features))
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ Read from the model store, each version once. What cannot be read is no reason t
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +42,19 @@ class Baseline:
 
 
 class Baselines:
-    """References and what was learned, each read once. Every method may raise `StoreUnavailable`."""
+    """References and what was learned, each read once. Every method may raise `StoreUnavailable`.
 
-    def __init__(self, store: ModelStore) -> None:
+    Args:
+        store: of the pipeline.
+        contract: the fingerprint of its contract. What was learned under another one is no baseline: its columns have other
+            names or other meanings.
+    """
+
+    def __init__(self, store: ModelStore, contract: str) -> None:
         self._store = store
+        self._contract = contract
         self._frozen: Frozen | None = None
-        self._kept: dict[int, Baseline] = {}
+        self._kept: dict[int, Baseline | None] = {}
 
     def frozen(self) -> Frozen | None:
         """The reference in use: the head's the first time, then that of the last baseline. None: not frozen yet."""
@@ -55,12 +62,16 @@ class Baselines:
             self._of(highest)
         return self._frozen
 
-    def of(self, versions: Iterable[int]) -> Baseline | None:
-        """The baseline of the highest of some versions that can be read; None: none of the `TRIED` highest can.
+    def of(self, rows: Mapping[int, int]) -> Baseline | None:
+        """The baseline of the version with the most rows that can be read, the highest of equals; its reference is then in use.
 
-        Versions that were pruned, are damaged or had no frozen bins yet have none.
+        None: none of the `TRIED` with the most rows can. Versions that were pruned, are damaged or had no frozen bins yet
+        have none, nor have those that were learned under another contract.
+
+        Args:
+            rows: how many rows each version has answered.
         """
-        for number in sorted(versions, reverse=True)[:TRIED]:
+        for number in sorted(rows, key=lambda version: (-rows[version], -version))[:TRIED]:
             found = self._of(number)
             if found is not None:
                 self._frozen = found.frozen
@@ -82,12 +93,20 @@ class Baselines:
         except (Corrupt, NoVersion) as error:
             _log.warning("no baseline from version %d: %s", number, error)
             return None
-        if found is not None:
-            self._kept = {**dict(list(self._kept.items())[1 - KEPT :]), number: found}
+        self._kept = {**dict(list(self._kept.items())[1 - KEPT :]), number: found}
         return found
 
     def _read(self, version: Version) -> Baseline | None:
-        digest = version.manifest.reference
+        digest, contract = version.manifest.reference, version.manifest.contract
+        if contract != self._contract:
+            _log.warning(
+                "no baseline from version %d: it was learned under contract %s, the pipeline now has %s; nothing is "
+                "compared with it. Give the changed pipeline a new name, or restore the contract",
+                version.number,
+                contract[:12],
+                self._contract[:12],
+            )
+            return None
         if digest is None:
             return None
         frozen = self._frozen

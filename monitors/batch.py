@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,16 +14,19 @@ from monitors import life
 from monitors.alerts import Alert, Open, with_report
 from monitors.baseline import Baselines, Frozen
 from monitors.consequences import telling
-from monitors.content import Content
+from monitors.content import OLDER, Content
+from monitors.explaining import ranked, weighed
 from monitors.findings import Finding
 from monitors.history import History
 from monitors.judging import Judge, Judgement, joined, with_rounds
 from monitors.life import Life, LifePolicy
+from monitors.links import Publish
+from monitors.performance.presence import Labelling, Read
 from monitors.questions import Compared, told_apart
 from monitors.reports import Reports, report_job
 from monitors.retired import why_retired
 from monitors.scales import SCALES
-from monitors.state import MonitorState, StateFiles, Watched
+from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
@@ -32,15 +35,14 @@ from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
 from stream_trainer.reference import table_from_bytes
 
-Publish = Callable[[Sequence[Alert]], None]
-Explain = Callable[[Sequence[Finding], Content, Compared], Sequence[Finding]]
+Explain = Callable[[Sequence[Finding], Content, Compared], Mapping[str, float]]
 
 _log = logging.getLogger(__name__)
 
 
-def unexplained(findings: Sequence[Finding], _window: Content, _compared: Compared) -> Sequence[Finding]:
-    """Findings as they are."""
-    return findings
+def unexplained(_findings: Sequence[Finding], _window: Content, _compared: Compared) -> Mapping[str, float]:
+    """No weights."""
+    return {}
 
 
 class Monitor:
@@ -52,8 +54,8 @@ class Monitor:
         open_alerts: those that `P.alerts` knew at the start; what a kept state says comes first.
         sample_rows: rows of a window that are kept for a report.
         workspace: of Evidently, for reports; None for none.
-        explain: gives findings their weight in the change of the output.
-        saw: told when Kafka got the newest prediction of a micro-batch.
+        explain: the features' weights in the change of the output, for the findings of a round.
+        saw: told what a micro-batch has read.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Monitor:
         sample_rows: int = 2_000,
         policy: LifePolicy | None = None,
         explain: Explain = unexplained,
-        saw: Callable[[datetime | None], None] = lambda _: None,
+        saw: Callable[[Read], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._monitoring = pipeline.monitoring
@@ -89,7 +91,6 @@ class Monitor:
         self._policy = policy or patient(pipeline.monitoring)
         self._explain = explain
         self._saw = saw
-        self._told: dict[bool, Judgement] = {}
         self.metrics = metrics
         metrics.alerts((), open_alerts.values())
 
@@ -97,13 +98,13 @@ class Monitor:
         """Take in one micro-batch; `summarise` reads its records, once."""
         began = time.monotonic()
         # 1. Where the last batch ended, and which alerts were open then.
-        state = self._states.before(batch)
+        state = with_windows_of(self._monitoring.window, self._states.before(batch))
         state = msgspec.structs.replace(state, life=self._relieved(state.life or Life(open=self._known)))
         # 2. The frozen bins, and the records counted in them: the only Spark action.
         frozen = self._frozen()
         summary = total(list(summarise(self._worker(state, frozen))), sample_rows=self._sample_rows)
         self.metrics.read(summary)
-        self._saw(summary.predictions.appended)
+        state = msgspec.structs.replace(state, labelling=self._seen(summary, state.labelling))
         # 3. Into the windows of event time; those that are over wait to be judged.
         state = msgspec.structs.replace(
             state,
@@ -125,6 +126,12 @@ class Monitor:
         if events:
             self._send(events, now)
         return now
+
+    def _seen(self, summary: Summary, before: Labelling) -> Labelling:
+        predictions = summary.predictions
+        labelling = before.after(predictions.appended, summary.examples.appended)
+        self._saw(Read(prediction=predictions.appended, offsets=predictions.read, labelling=labelling))
+        return labelling
 
     def _frozen(self) -> Frozen | None:
         try:
@@ -165,7 +172,7 @@ class Monitor:
         return _waiting(state, [], labels=labels)
 
     def _compared(self, closed: Closed) -> Compared:
-        served = self._baselines.of(version for version in closed.content.versions if version > 0)
+        served = self._baselines.of({v: rows for v, rows in closed.content.versions.items() if v != OLDER})
         several = self._baselines.each(told_apart(closed.content, self._monitoring.min_rows))
         return Compared(frozen=self._baselines.frozen(), served=served, versions=several)
 
@@ -185,11 +192,11 @@ class Monitor:
         self._send(events, now)
         # 3. For those who look: history, metrics, a report of what was opened.
         before = self._history.get(closed.start)
-        self._history.add(joined(before, found.record, labels=labels))
-        self.metrics.closed("labels" if labels else "predictions")
-        self._told[labels] = found
-        rounds = [finding for told in self._told.values() for finding in told.findings]
-        self.metrics.evaluated(rounds, window_end=closed.end, figures=found.record.scores)
+        same = before is not None and before.end == closed.end  # windows may have been of another length
+        self._history.add(joined(before if same else None, found.record, labels=labels))
+        half = "labels" if labels else "predictions"
+        self.metrics.closed(half)
+        self.metrics.evaluated(found.findings, window_end=closed.end, figures=found.record.scores, half=half)
         opened = [event for event in events if event.status == "opened" and event.kind != "schema"]
         self._report(opened, found, closed.content, compared)
         after = msgspec.structs.replace(watched, blocks=found.blocks, usual=found.usual, schema=schema)
@@ -198,9 +205,14 @@ class Monitor:
 
     def _weighed(self, found: Judgement, window: Content, compared: Compared) -> Judgement:
         """What was found, with what the features have done to the model's output."""
-        rounds = [replace(told, findings=list(self._explain(told.findings, window, compared))) for told in found.rounds]
-        told = list(self._explain(found.record.findings, window, compared))
-        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=told))
+        rounds = []
+        for told in found.rounds:
+            weights = self._explain(told.findings, window, compared)
+            seen = replace(told.seen, ranking=ranked(weights))
+            rounds.append(replace(told, seen=seen, findings=weighed(told.findings, weights)))
+        kept = found.record.findings
+        kept = weighed(kept, self._explain(kept, window, compared))
+        return replace(found, rounds=rounds, record=msgspec.structs.replace(found.record, findings=kept))
 
     def _stepped(self, before: Life, found: Judgement, passed: datetime | None) -> tuple[Life, list[Alert]]:
         events: list[Alert] = []
@@ -248,7 +260,7 @@ class Monitor:
             _log.warning("no report %s: %s", outcome.job.out.name, outcome.detail)
             return state
         _log.info("drift report written: %s", outcome.job.out)
-        found = (with_report(now.open, key, at, str(outcome.job.out)) for key, at in outcome.job.alerts)
+        found = (with_report(now.open, key, at, outcome.job.out.name) for key, at in outcome.job.alerts)
         events = [event for event in found if event is not None]
         now = msgspec.structs.replace(now, open={**now.open, **{event.alert_key: event for event in events}})
         self._send(events, now)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from monitors.alerts import MOST_RANKED, Ranking
 from monitors.content import Content
 from monitors.findings import Finding
 from monitors.questions import Compared
@@ -224,6 +225,11 @@ def _jensen_shannon(first: Outputs, second: Outputs) -> float:
     return float(sum(part.sum() for part in parts) / 2)
 
 
+def ranked(weights: Mapping[str, float]) -> Ranking:
+    """The features with the largest weights, the heaviest first."""
+    return tuple(sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:MOST_RANKED])
+
+
 def weighed(findings: Sequence[Finding], weights: Mapping[str, float]) -> list[Finding]:
     """Findings with the weight of their feature, where one is known."""
     return [
@@ -233,7 +239,7 @@ def weighed(findings: Sequence[Finding], weights: Mapping[str, float]) -> list[F
 
 
 class Explainer:
-    """Weights for the findings of a pipeline's windows; remembers the newest window's, since it has several rounds.
+    """Weights of the features in a pipeline's windows; remembers the newest window's, since it has several rounds.
 
     Args:
         pipeline: whose learner and feature code are asked.
@@ -252,8 +258,8 @@ class Explainer:
         self._busy: threading.Thread | None = None
         self._newest: tuple[object, dict[str, float]] = (None, {})
 
-    def __call__(self, findings: Sequence[Finding], window: Content, compared: Compared) -> Sequence[Finding]:
-        """The findings of one round with weights, when one of them is drift; never raises.
+    def __call__(self, findings: Sequence[Finding], window: Content, compared: Compared) -> Mapping[str, float]:
+        """The weight of each feature, see `shares`, when a finding of the round is drift; never raises.
 
         Args:
             findings: of one round.
@@ -263,13 +269,13 @@ class Explainer:
         frozen, served, sample = compared.frozen, compared.served, window.sample
         drifted = any(finding.state == "drift" for finding in findings)
         if not drifted or frozen is None or served is None or sample is None:
-            return findings
+            return {}
         key = (window.first, window.last, window.rows, served.version)
         if self._newest[0] != key:
             reference, version = frozen.reference, served.version
             work = partial(self._weights, sample, reference, version)
             self._newest = (key, self._bounded(work))
-        return weighed(findings, self._newest[1])
+        return self._newest[1]
 
     def _bounded(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
         if self._busy is not None and self._busy.is_alive():

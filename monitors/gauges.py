@@ -1,6 +1,7 @@
 """What the newest look at the data says, as gauges: a score, its threshold, how many rows and when, for each test.
 
-A round replaces the one before it, so nothing that is gone is told for ever. Labels are bounded: so many features, so
+Predictions and labels are looked at by themselves. A round replaces the one before it of the same half, so nothing that
+is gone is told for ever, and says nothing of the other half. Labels are bounded: so many features, so
 many segments, so many open alerts; what is left out is counted. Names come from data, so they are made printable.
 """
 
@@ -48,21 +49,17 @@ class Standing(Collector):
     """The gauges of a monitor. Written by one thread, read by any: each value is replaced as a whole."""
 
     def __init__(self) -> None:
-        self._tests: dict[tuple[str, ...], tuple[Finding, float | None]] = {}
-        self._round = Round((), 0.0, None, {})
-        self._left_out = 0
+        self._rounds: dict[str, Round] = {}
+        self._times: dict[str, dict[tuple[str, ...], float]] = {}
         self._alerts: tuple[OpenAlert, ...] = ()
 
-    def evaluated(self, newest: Round) -> None:
-        """Another round; a test that could not be made keeps the time of its last verdict."""
-        kept, left_out = bounded(newest.findings)
-        before = self._tests
-        told = {}
-        for finding in kept:
-            labels = _labels(finding)
-            old = before.get(labels, (finding, None))[1]
-            told[labels] = (finding, old if finding.state == "not enough data" else newest.at)
-        self._tests, self._left_out, self._round = told, left_out, newest
+    def evaluated(self, half: str, newest: Round) -> None:
+        """Another round of one half; a test that could not be made keeps the time of its last verdict."""
+        before = self._times.get(half, {})
+        kept = {labels: before[labels] for finding in newest.findings if (labels := _labels(finding)) in before}
+        made = {_labels(finding): newest.at for finding in newest.findings if finding.state != "not enough data"}
+        self._times = {**self._times, half: {**kept, **made}}
+        self._rounds = {**self._rounds, half: newest}
 
     def standing(self, alerts: Iterable[OpenAlert]) -> None:
         """The alerts that are open now."""
@@ -74,8 +71,10 @@ class Standing(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The gauges of now."""
-        yield from _tests(self._tests)
-        yield from _round(self._round, self._left_out)
+        rounds, times = self._rounds, self._times
+        kept, left_out = bounded(finding for each in rounds.values() for finding in each.findings)
+        yield from _tests(kept, {labels: at for half in times.values() for labels, at in half.items()})
+        yield from _windows(list(rounds.values()), left_out)
         yield from _alerts(self._alerts)
 
 
@@ -114,7 +113,7 @@ def _labels(finding: Finding) -> tuple[str, ...]:
     return finding.kind, label(finding.feature), label(finding.segment), finding.against
 
 
-def _tests(tests: Mapping[tuple[str, ...], tuple[Finding, float | None]]) -> Iterator[Metric]:
+def _tests(findings: Iterable[Finding], times: Mapping[tuple[str, ...], float]) -> Iterator[Metric]:
     def gauge(name: str, text: str, labels: Sequence[str] = TEST) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
 
@@ -125,11 +124,12 @@ def _tests(tests: Mapping[tuple[str, ...], tuple[Finding, float | None]]) -> Ite
     drift = gauge("drift", "1 when the last test was called drift, 0 when quiet; none without enough data.")
     weight = gauge("weight", "The feature's share in the change of the model's output, 0 to 1.")
     at = gauge("evaluated_timestamp_seconds", "When the last verdict was made, by the clock.")
-    for labels, (finding, when) in tests.items():
+    for finding in findings:
+        labels = _labels(finding)
         rows.add_metric(labels, finding.rows)
         reference.add_metric(labels, finding.reference_rows)
-        if when is not None:
-            at.add_metric(labels, when)
+        if labels in times:
+            at.add_metric(labels, times[labels])
         if finding.weight is not None:
             weight.add_metric(labels, finding.weight)
         if finding.state == "not enough data":
@@ -153,13 +153,15 @@ def scores_of(finding: Finding) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _round(newest: Round, left_out: int) -> Iterator[Metric]:
-    yield GaugeMetricFamily(f"{PREFIX}_tests_left_out", "Tests of the last round without series.", value=left_out)
-    if newest.window_end is not None:
+def _windows(newest: Sequence[Round], left_out: int) -> Iterator[Metric]:
+    yield GaugeMetricFamily(f"{PREFIX}_tests_left_out", "Tests of the last rounds without series.", value=left_out)
+    ends = [each.window_end.timestamp() for each in newest if each.window_end is not None]
+    if ends:
         text = "The end of the newest judged window, in event time."
-        yield GaugeMetricFamily(f"{PREFIX}_window_end_timestamp_seconds", text, value=newest.window_end.timestamp())
-    figures = GaugeMetricFamily(f"{PREFIX}_figure", "Figures of the newest judged window, by name.", labels=("name",))
-    for name, value in sorted(newest.figures.items())[:MOST_FIGURES]:
+        yield GaugeMetricFamily(f"{PREFIX}_window_end_timestamp_seconds", text, value=max(ends))
+    figures = GaugeMetricFamily(f"{PREFIX}_figure", "Figures of the newest judged windows, by name.", labels=("name",))
+    told = {name: value for each in newest for name, value in each.figures.items()}
+    for name, value in sorted(told.items())[:MOST_FIGURES]:
         figures.add_metric((label(name),), value)
     yield figures
 

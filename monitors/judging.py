@@ -27,6 +27,7 @@ from monitors.schema import SchemaState, judge_schema
 from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
+from stream_trainer.reference import LABEL
 
 FEATURES, ESTIMATE, LABELS, OUTCOMES, SCHEMA = 0.6, 0.08, 0.1, 0.2, 0.02
 OF_EXAMPLES = ("label", "loss", "concept")
@@ -192,7 +193,7 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
     """
     if first is None:
         return second
-    kept = [finding for finding in first.findings if (finding.kind in OF_EXAMPLES) != labels]
+    kept = [finding for finding in first.findings if _of_examples(finding) != labels]
     others = [curve for curve in first.curves if curve.feature not in {c.feature for c in second.curves}]
     both = [versions for versions in (first.versions, second.versions) if versions is not None]
     return msgspec.structs.replace(
@@ -203,6 +204,10 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
         offsets={**first.offsets, **second.offsets},
         versions=(min(low for low, _ in both), max(high for _, high in both)) if both else None,
     )
+
+
+def _of_examples(finding: Finding) -> bool:
+    return finding.kind in OF_EXAMPLES or finding.feature == LABEL
 
 
 def _counted(findings: list[Finding], held: Content) -> list[Finding]:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from monitors.alerts import Alert, Status, WindowSpan, key_of, member_keys
+from monitors.alerts import Alert, Ranking, Status, WindowSpan, key_of, member_keys
 from monitors.findings import VERSION, Finding, Severity
 from monitors.history import Offsets
 from monitors.telling import about, message_of
@@ -47,12 +47,16 @@ class LifePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The windows that a round is about: `[start, end)` in event time, and the records behind them."""
+    """The windows that a round is about: `[start, end)` in event time, and the records behind them.
+
+    `ranking`: the features by their share in the change of the model's output, where that is known.
+    """
 
     pipeline: str
     window: WindowSpan
     model_version: int | None
     offsets: Offsets
+    ranking: Ranking = ()
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,16 +265,18 @@ def _alert(
         psi=finding.effect.psi or 0.0,
         effect=finding.effect,
         windows=finding.windows,
+        rows=finding.rows,
+        reference_rows=finding.reference_rows,
         window=seen.window,
         since=before.since if before else seen.window.start,
         offsets=seen.offsets,
         model_version=version,
         weight=finding.weight,
+        ranking=seen.ranking,
         opened_at=before.opened_at if before else at,
         updated_at=max(before.updated_at, at) if before else at,
         message=message_of(status, named, learned, version, unlikely_above=policy.quiet_above),
         report=before.report if before else None,
-        plot=before.plot if before else None,
     )
 
 

@@ -1,6 +1,6 @@
 """One HTTP request to a place that a person configured, which must not become a request to the inside of the network.
 
-The host is looked up once, every address found is judged, and the connection goes to exactly the one that was judged: a
+The host is looked up once, every address found is judged, and the connection goes to one of those that were judged: a
 second look-up could answer otherwise (DNS rebinding). TLS still asks for the host's name. No redirects, no proxies, no
 more than a few kilobytes of answer, and an end to all of it after some seconds.
 """
@@ -23,6 +23,7 @@ Resolver = Callable[[str, int], Sequence[str]]
 MAX_BODY_BYTES = 256 * 2**10
 MAX_ANSWER_BYTES = 16 * 2**10
 LOOK_UP_SECONDS = 10.0
+MOST_ADDRESSES = 4
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -58,11 +59,11 @@ _PERMISSIBLE = tuple(
 
 
 class Forbidden(ValueError):
-    """The address is not one that may be called; asking again changes nothing."""
+    """The address is not one that may be called."""
 
 
 class Failed(Exception):
-    """It was called and did not accept; `again` says whether a later try may succeed."""
+    """It did not accept, or could not be asked; `again` says whether a later try may succeed."""
 
     def __init__(self, message: str, *, again: bool) -> None:
         self.again = again
@@ -121,8 +122,8 @@ def _is_host(host: str, *, bracketed: bool) -> bool:
     return len(name) <= 253 and bool(_NAME.fullmatch(name)) and not _NUMERIC.fullmatch(name.rsplit(".", 1)[-1])
 
 
-def choose(target: Target, allow: Sequence[str], resolver: Resolver) -> str:
-    """The address to connect to. All that the name leads to must be fit to be called.
+def choose(target: Target, allow: Sequence[str], resolver: Resolver) -> list[str]:
+    """The addresses to try in turn. All that the name leads to must be fit to be called.
 
     Args:
         target: where to.
@@ -150,7 +151,7 @@ def choose(target: Target, allow: Sequence[str], resolver: Resolver) -> str:
             raise Forbidden(f"{target} leads to {address}, which is not a public address")
         if allow and target.host not in allow and f"{_bracketed(target.host)}:{target.port}" not in allow:
             raise Forbidden(f"{target} is not in monitor.webhook_allow")
-    return str(found[0])
+    return [str(address) for address in found[:MOST_ADDRESSES]]
 
 
 def is_public(address: Address) -> bool:
@@ -212,14 +213,17 @@ def post(
         Failed: it did not take it.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Forbidden(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are sent")
-    address = choose(target, allow, resolver)
-    connection = _connection(target, address, seconds, tls)
+        raise Failed(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES} are sent", again=False)
+    addresses = choose(target, allow, resolver)
+    connection = _connection(target, addresses, seconds, tls)
     late = threading.Event()
     timer = threading.Timer(seconds, _cut, [connection, late])  # a socket's timeout begins anew with every byte
     timer.daemon = True
     timer.start()
     try:
+        connection.connect()
+        if late.is_set():  # there was nothing to cut yet
+            raise TimeoutError
         connection.request("POST", target.path, body=body, headers=dict(headers))
         answer = connection.getresponse()
         answer.read(MAX_ANSWER_BYTES)
@@ -241,26 +245,37 @@ def _judged(target: Target, status: int) -> int:
     raise Failed(f"{target} answered {status}", again=status >= 500 or status in (408, 425, 429))
 
 
-def _connection(target: Target, address: str, seconds: float, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
+def _connection(
+    target: Target, addresses: Sequence[str], seconds: float, tls: ssl.SSLContext | None
+) -> http.client.HTTPConnection:
     if target.scheme == "http":
-        return _Pinned(target, address, seconds, None)
-    return _Pinned(target, address, seconds, tls or ssl.create_default_context())
+        return _Pinned(target, addresses, seconds, None)
+    return _Pinned(target, addresses, seconds, tls or ssl.create_default_context())
 
 
 class _Pinned(http.client.HTTPConnection):
-    """Speaks to one address, whatever the host's name leads to by now."""
+    """Speaks to the first of these addresses that answers, whatever the host's name leads to by now."""
 
-    def __init__(self, target: Target, address: str, seconds: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, target: Target, addresses: Sequence[str], seconds: float, tls: ssl.SSLContext | None) -> None:
         self.default_port = 80 if tls is None else 443
         super().__init__(target.host, target.port, timeout=seconds)
-        self._address = address
+        self._addresses = addresses
+        self._seconds = seconds
         self._tls = tls
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock = self._reached()
+        self.sock.settimeout(self._seconds)
         if self._tls is not None:
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
             self.sock.do_handshake()
+
+    def _reached(self) -> socket.socket:
+        each = self._seconds / len(self._addresses)
+        for address in self._addresses[:-1]:
+            with suppress(OSError):
+                return socket.create_connection((address, self.port), each)
+        return socket.create_connection((self._addresses[-1], self.port), each)
 
 
 def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:

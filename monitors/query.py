@@ -19,12 +19,13 @@ from pyspark.sql.streaming.query import StreamingQuery
 from monitors.acting import Actor, publishing
 from monitors.alert_log import open_alerts
 from monitors.alerts import Alert, Open, restore
-from monitors.attendance import Attendance, Champion, by_clock
+from monitors.attendance import Attendance, Champion, Ends, by_clock
 from monitors.baseline import Baselines
-from monitors.batch import Monitor, Publish, decode_summary
+from monitors.batch import Monitor, decode_summary
 from monitors.explaining import Explainer
 from monitors.forwarding import Forwarder
 from monitors.history import History
+from monitors.links import Publish, dashboard_of, linking
 from monitors.performance.ticker import Ticker
 from monitors.reports import Reports
 from monitors.state import StateFiles
@@ -149,28 +150,22 @@ def start_monitor(
         admin.create_missing([plans[name] for name in ("predictions", "examples", "alerts", "models", "actions")])
     url = checkpoint_url(pipeline, settings)
     storage = open_storage(url, settings.store)
-    producer, reports, gate = ControlProducer(settings.kafka), Reports(), _Gate()
+    folder = settings.data_dir / "reports" / pipeline.name
+    producer, reports, gate = ControlProducer(settings.kafka), Reports(folder), _Gate()
     known, unreadable = restore(read_all(settings.kafka, topics.alerts))
-    publish = publishing(_publisher(producer, topics.alerts), _actor(pipeline, settings, producer, known))
+    written = linking(_publisher(producer, topics.alerts), dashboard_of(settings.monitor, pipeline.monitoring.window))
+    publish = publishing(written, _actor(pipeline, settings, producer, known))
     publish(unreadable)
-    champion = Champion(topics.models, partial(open_log, settings.kafka, topics.models))
-    attendance = Attendance(
-        pipeline.name,
-        pipeline.monitoring,
-        champion=champion,
-        publish=publish,
-        metrics=metrics,
-        open_alerts=known,
-    )
+    attendance, asked = _attendance(pipeline, settings, publish, metrics, known)
     store = open_store(settings, pipeline.name)
     monitor = Monitor(
         pipeline,
-        baselines=Baselines(store),
+        baselines=Baselines(store, pipeline.contract.fingerprint),
         states=StateFiles(storage),
         history=History(storage),
         publish=publish,
         reports=reports,
-        report_folder=settings.data_dir / "reports" / pipeline.name,
+        report_folder=folder,
         workspace=settings.data_dir / "workspace" if settings.monitor.workspace else None,
         explain=Explainer(pipeline, store, metrics.explained),
         metrics=metrics,
@@ -180,18 +175,38 @@ def start_monitor(
     )
     query = _started(_records(spark, pipeline, settings), f"{pipeline.name}-monitor", f"{url}/spark", monitor, gate)
     metrics.behind_by(partial(_behind, query))
-    forwarder = _forwarder(topics.alerts, settings, webhook, storage) if webhook else None
-    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, champion))
+    forwarder = _forwarder(topics.alerts, settings, webhook, storage, metrics) if webhook else None
+    running = MonitorQuery(query, metrics, gate, producer, reports, forwarder, _looking(attendance, *asked))
     if stop is not None:
         threading.Thread(target=_stop_when, args=(stop, running), name="monitor-stop", daemon=True).start()
     return running
 
 
-def _looking(attendance: Attendance, champion: Champion) -> ExitStack:
+def _attendance(
+    pipeline: Pipeline, settings: Settings, publish: Publish, metrics: Metrics, known: Open
+) -> tuple[Attendance, tuple[Champion, Ends]]:
+    """Who looks at the clock, and what it asks, which stays open."""
+    champion = Champion(pipeline.topics.models, partial(open_log, settings.kafka, pipeline.topics.models))
+    ends = Ends(partial(open_log, settings.kafka, pipeline.topics.predictions))
+    attendance = Attendance(
+        pipeline.name,
+        pipeline.monitoring,
+        label=pipeline.contract.label.name,
+        champion=champion,
+        ends=ends,
+        publish=publish,
+        metrics=metrics,
+        open_alerts=known,
+    )
+    return attendance, (champion, ends)
+
+
+def _looking(attendance: Attendance, *asked: Champion | Ends) -> ExitStack:
     """Looks at the clock until it is closed; then nothing of it is open any more."""
     looking = ExitStack()
     if attendance.needed:
-        looking.callback(champion.close)
+        for one in asked:
+            looking.callback(one.close)
         looking.enter_context(Ticker(attendance.look, seconds=_CLOCK_SECONDS))
     return looking
 
@@ -221,9 +236,10 @@ def _started(records: DataFrame, name: str, checkpoint: str, monitor: Monitor, g
     )
 
 
-def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage) -> Forwarder:
+def _forwarder(topic: str, settings: Settings, webhook: Webhook, storage: Storage, metrics: Metrics) -> Forwarder:
     opening = partial(open_alerts, settings.kafka, topic)
-    forwarder = Forwarder(opening, webhook, storage, least=settings.monitor.webhook_least)
+    least = settings.monitor.webhook_least
+    forwarder = Forwarder(opening, webhook, storage, least=least, tell=metrics.webhook_waits)
     forwarder.start()
     return forwarder
 

@@ -26,7 +26,7 @@ class Compared:
 
     Attributes:
         frozen: the bins in use; None: not frozen yet.
-        served: what a version that answered in the window has learned from; None: no such version can be read.
+        served: what the version that answered most of the window has learned from; None: no such version can be read.
         versions: of a window that several answered, what those with the most rows have learned from.
     """
 

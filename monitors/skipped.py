@@ -73,7 +73,7 @@ def by_window(
         times = sorted(known.get(name, ()))
         for event in sorted(ours, key=lambda one: one.where.offset):
             if isinstance(event, Asked):
-                times = sorted([*times, event.believed])[-SUPPORT:]
+                times = sorted([*times, event.at])[-SUPPORT:]
                 continue
             number = max(times[0] // length if times else 0, closed or 0)
             found[number] = add(found.get(number, Skipped()), _one(event))

@@ -30,6 +30,7 @@ class Metrics:
         self._verdicts = self._counter("verdicts", "Tests that were made, by what came of them.", "verdict")
         self._events = self._counter("alert_events", "Published alert events.", "status")
         self._webhook = self._counter("webhook_alerts", "Alerts for the webhook.", "outcome")
+        self._waiting = self._gauge("webhook_waiting", "Alerts that the webhook has not taken yet.")
         self._reports = self._counter("reports", "Drift reports.", "outcome")
         self._explained = self._counter("explanations", "Explanations of what moved the output.", "outcome")
         self._seconds = Histogram(
@@ -66,12 +67,13 @@ class Metrics:
         *,
         window_end: datetime | None = None,
         figures: Mapping[str, float] | None = None,
+        half: str = "predictions",
     ) -> None:
-        """One round of tests: of one window, or of all that a round looks at."""
+        """The tests that were made of one window, of its predictions or of its labels."""
         found = tuple(findings)
         for finding in found:
             self._verdicts.labels(finding.state).inc()
-        self._standing.evaluated(Round(found, self._clock(), window_end, figures or {}))
+        self._standing.evaluated(half, Round(found, self._clock(), window_end, figures or {}))
 
     def closed(self, closing: str, windows: int = 1) -> None:
         """So many windows were closed."""
@@ -97,8 +99,12 @@ class Metrics:
         self._explained.labels(outcome).inc()
 
     def webhook(self, outcome: str) -> None:
-        """An alert was posted to the webhook, or not."""
+        """An alert was posted to the webhook, or given up."""
         self._webhook.labels(outcome).inc()
+
+    def webhook_waits(self, alerts: int) -> None:
+        """So many alerts have to be posted yet."""
+        self._waiting.set(alerts)
 
     def batch(self, seconds: float) -> None:
         """One micro-batch took so long."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitors import asked, content, sketches, skipped
-from monitors.asked import Asked, Kafka, Skip
+from monitors.asked import EARLIEST, Asked, Kafka, Skip
 from monitors.content import KEPT_VERSIONS, OLDER, PARTS, PRIORITY, Content, lowest
 from monitors.missing import both_missing, watched_columns
 from monitors.performance import counting
@@ -33,7 +34,8 @@ from stream_trainer.reference.counting import Cells
 
 PAYLOAD = pa.schema([pa.field("payload", pa.binary())])
 MAX_WINDOWS = 500
-_AT_ONCE = 500  # records, each perhaps a block of many rows: what is held in memory at a time
+_AT_ONCE = 2**21  # bytes of records: what is held in memory at a time, a multiple of it once decoded
+_OF_ONE = 256  # bytes that a record counts beside its value
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,7 +48,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         highest: per partition the `SUPPORT` highest event times, ascending, in microseconds; none is later than
             the moment at which Kafka got its record.
         late: rows of windows that were closed before, or are too many.
-        appended: when Kafka got the newest record; of predictions, the newest that could be read.
+        appended: when Kafka got the newest record that could be read.
+        read: the offset after the last record of each partition, whether it could be read or not; of predictions.
         skipped: what could not be read, by the number of its window; of predictions.
     """
 
@@ -54,6 +57,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     highest: dict[str, list[int]] = {}
     late: int = 0
     appended: datetime | None = None
+    read: dict[int, int] = {}
     skipped: dict[int, Skipped] = {}
 
 
@@ -110,8 +114,8 @@ class Summarise:
         """For `mapInArrow`; the records of a partition come in their order."""
         whole, highest, reached = Summary(), dict(self.examples.highest), dict(self.predictions.highest)
         for batch in batches:
-            for start in range(0, batch.num_rows, _AT_ONCE):
-                part = self.of(batch.slice(start, _AT_ONCE), highest, reached)
+            for piece in _pieces(batch):
+                part = self.of(piece, highest, reached)
                 highest |= part.examples.highest
                 reached = further(reached, part.predictions.highest)
                 whole = add(whole, part, sample_rows=self.sample_rows)
@@ -149,12 +153,13 @@ class Summarise:
         kept = [row for row, gone in zip(rows, late.tolist(), strict=True) if not gone]
         highest: dict[str, list[int]] = {}
         for row in rows:
-            _push(highest.setdefault(skipped.name_of(row.where), []), row.believed)
+            _push(highest.setdefault(skipped.name_of(row.where), []), row.at)
         return Part(
             windows=self._counted(kept, at[~late] // length) if kept else {},
             highest=dict(sorted(highest.items())),
             late=int(late.sum()),
             appended=max((row.where.appended.astimezone(UTC) for row in rows), default=None),
+            read=_ends(records),
             skipped=skipped.by_window(skips, rows, reached, length=length, closed=self.predictions.closed),
         )
 
@@ -212,8 +217,8 @@ class Summarise:
                 counts=b"" if self.reference is None else pack(self._labels(self.reference, rows)),
                 tally=self._tally(rows),
             )
-        appended = pc.max(batch.column("timestamp")).as_py()
-        return Part(windows=contents, highest=highest, appended=appended.astimezone(UTC))
+        appended = pc.max(good.column("_append_time")).as_py()
+        return Part(windows=contents, highest=highest, appended=appended and appended.astimezone(UTC))
 
     def _reached(self, rows: pa.RecordBatch, highest: dict[str, list[int]]) -> Cells:
         """The window of each row; rows that are behind what is closed count in the oldest window that is not."""
@@ -227,7 +232,7 @@ class Summarise:
         found = np.zeros(rows.num_rows, np.int64)
         for i in order:
             times = highest.setdefault(names[i], [])
-            _push(times, min(events[i], appended[i]))
+            _push(times, max(min(events[i], appended[i]), EARLIEST))
             found[i] = times[0] // length
         return found if self.examples.closed is None else np.maximum(found, self.examples.closed)
 
@@ -268,6 +273,7 @@ def add_parts(first: Part, second: Part, *, sample_rows: int) -> Part:
         highest=further(first.highest, second.highest),
         late=first.late + second.late + sum(window.rows for window in gone),
         appended=max(appended, default=None),
+        read={p: max(first.read.get(p, 0), second.read.get(p, 0)) for p in sorted({*first.read, *second.read})},
         skipped=skipped.add_by_window(first.skipped, second.skipped),
     )
 
@@ -293,6 +299,13 @@ def _kafka(batch: pa.RecordBatch) -> list[Kafka]:
     return [Kafka(*row) for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True)]
 
 
+def _ends(records: Sequence[Kafka]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for where in records:
+        found[where.partition] = max(found.get(where.partition, 0), where.offset + 1)
+    return dict(sorted(found.items()))
+
+
 def _push(highest: list[int], at: int) -> None:
     insort(highest, at)
     del highest[:-SUPPORT]
@@ -300,6 +313,15 @@ def _push(highest: list[int], at: int) -> None:
 
 def _instant(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Some records at a time, by their bytes: one may be a block of many rows."""
+    sizes = pc.fill_null(pc.binary_length(batch.column("value")), 0).to_numpy(zero_copy_only=False) + _OF_ONE
+    before = np.cumsum(sizes, dtype=np.int64) - sizes
+    starts = np.flatnonzero(np.diff(before // _AT_ONCE, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, batch.num_rows]):
+        yield batch.slice(start, end - start)
 
 
 def _offsets(records: Iterator[Kafka]) -> Ranges:

@@ -1,13 +1,11 @@
-"""One alert to an HTTP endpoint: signed, tried a few times with growing pauses, and counted.
+"""One alert to an HTTP endpoint: signed, and counted. When it is tried again is the `forwarding`'s.
 
-What is refused or fails for good is given up; the alerts topic stays the record. An alert may arrive twice, then under
-the same delivery id.
+An alert may arrive twice, then under the same delivery id.
 """
 
 import hashlib
 import hmac
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -21,7 +19,6 @@ Outcome = Literal["delivered", "failed", "refused"]
 Send = Callable[[bytes, str], object]
 Count = Callable[[Outcome], None]
 
-PAUSES = (1.0, 4.0, 15.0, 60.0)
 _log = logging.getLogger(__name__)
 
 
@@ -82,46 +79,41 @@ class Endpoint:
 
 
 class Webhook:
-    """Posts one alert after the other, each a few times.
+    """Posts alerts, and counts what became of each.
 
     Args:
         send: sends a body under a delivery id, or raises Forbidden or Failed.
-        count: told what became of each alert.
-        pauses: seconds before the second try, the third, and so on.
+        count: told what became of an alert, once that is known.
     """
 
-    def __init__(self, send: Send, count: Count, *, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(self, send: Send, count: Count) -> None:
         self._send = send
         self._count = count
-        self._pauses = tuple(pauses)
 
-    def post(self, body: bytes, stop: threading.Event) -> bool:
-        """Post one alert and count what became of it; False when `stop` was set while it waited for another try."""
+    def post(self, body: bytes, *, last: bool = False) -> Outcome | None:
+        """Try once. None: a later try may help, unless this was the `last` one; otherwise it is counted.
+
+        A name may lead to a forbidden address for a while, so what is refused is tried again too.
+        """
+        outcome, again = self._try(delivery(body))
+        if again and not last:
+            return None
+        self._count(outcome)
+        return outcome
+
+    def _try(self, taken: Delivery) -> tuple[Outcome, bool]:
         try:
-            outcome = self._deliver(delivery(body), stop)
+            self._send(*taken)
+        except Forbidden as error:
+            _log.error("an alert was not posted: %s", error)
+            return "refused", True
+        except Failed as error:
+            _log.warning("an alert was not posted: %s", error)
+            return "failed", error.again
         except Exception:  # noqa: BLE001 - the next alert is posted, whatever this one does
             _log.exception("an alert could not be posted")
-            outcome = "failed"
-        if outcome is not None:
-            self._count(outcome)
-        return outcome is not None
-
-    def _deliver(self, taken: Delivery, stop: threading.Event) -> Outcome | None:
-        for pause in (*self._pauses, None):
-            try:
-                self._send(*taken)
-            except Forbidden as error:
-                _log.error("an alert was not posted: %s", error)
-                return "refused"
-            except Failed as error:
-                if not error.again or pause is None:
-                    _log.warning("an alert was not posted: %s", error)
-                    return "failed"
-                if stop.wait(pause):
-                    return None
-            else:
-                return "delivered"
-        return "failed"
+            return "failed", True
+        return "delivered", False
 
 
 def webhook_of(settings: MonitorSettings, count: Count) -> Webhook | None:

@@ -30,13 +30,13 @@ Kind = Literal[
     "estimate",  # performance estimated without labels
     "schema",  # records that cannot be read
     "freshness",  # the version that serves is too old
-    "silence",  # nobody asks
+    "silence",  # nobody asks, or no label comes: the feature is then the label
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # Compared with what was learned and with the frozen baseline; alerts of each are their own.
 TWO_REFERENCES: frozenset[Kind] = frozenset({"drift", "quality", "label", "multivariate"})
 # About all features together.
-WHOLE: frozenset[Kind] = frozenset({"multivariate", "loss", "concept", "estimate", "freshness", "silence"})
+WHOLE: frozenset[Kind] = frozenset({"multivariate", "loss", "concept", "estimate", "freshness"})
 Hearing = Literal["learned", "baseline", "any"]
 MAX_BYTES = 16 * 2**10
 MOST_FACTOR, MOST_ROWS, MOST_RECORDS = 100.0, 10_000_000, 1_000_000

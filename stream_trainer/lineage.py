@@ -15,6 +15,7 @@ from torch import Tensor
 from stream_trainer import offsets, reference, schema
 from stream_trainer.acts import CutActs, Read
 from stream_trainer.errors import Corrupt, UsageError
+from stream_trainer.evaluation.counts import chances
 from stream_trainer.evaluation.scores import SCORING
 from stream_trainer.evaluation.table import EVALUATION, evaluation
 from stream_trainer.features import encode
@@ -31,17 +32,27 @@ from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
 
 BASELINE = "baseline.arrow"
 GOLDEN_ROWS = 8
+CHOOSES = "_chooses"
+_HALVES = 2**32  # the seed of the coin by which rows choose bins; no partition has as high a number
 _LEARNER, PREQUENTIAL, _HISTORY = "learner.", "prequential.", "gates."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What was learned of the data's distribution: frozen bins, counts, and the rows kept until bins exist."""
+    """What was learned of the data's distribution: frozen bins, counts, and the rows kept until bins exist.
+
+    Bins are chosen over one half of the first rows, and the baseline counts the other: words that are the most frequent
+    of some rows are more frequent in these than in any others. For the same reason the first half is in no count.
+
+    Attributes:
+        again: rows come that may have been learned before; the half that may have chosen the bins is not counted.
+    """
 
     reference: Reference | None = None
     digest: str | None = None
     learned: Learned = field(default_factory=Learned)
     baseline: pa.Table | None = None
+    again: bool = False
 
     def add(self, pipeline: Pipeline, rows: pa.Table, outputs: Tensor) -> "Seen":
         """Count learned rows; freeze the bins once there are `pipeline.reference_rows` of them.
@@ -50,22 +61,44 @@ class Seen:
         """
         seen = _counted_columns(pipeline, rows, outputs)
         if self.reference is not None:
-            return replace(self, learned=_counted(pipeline, self.reference, self.learned, seen))
+            kept = _others(seen) if self.again else seen
+            return replace(self, learned=_counted(pipeline, self.reference, self.learned, kept))
         baseline = seen if self.baseline is None else pa.concat_tables([self.baseline, seen])
         if baseline.num_rows < pipeline.reference_rows:
             return replace(self, baseline=baseline)
-        frozen = reference.freeze(pipeline.contract, _arrays(baseline.slice(0, pipeline.reference_rows)))
-        return Seen(reference=frozen, learned=_counted(pipeline, frozen, self.learned, baseline))
+        first, later = baseline.slice(0, pipeline.reference_rows), baseline.slice(pipeline.reference_rows)
+        columns = _arrays(first)
+        chooses = columns.pop(CHOOSES).to_numpy(zero_copy_only=False)
+        frozen = reference.freeze(pipeline.contract, columns, chooses)
+        counted = pa.concat_tables([_others(first), later])
+        return Seen(reference=frozen, learned=_counted(pipeline, frozen, self.learned, counted))
 
 
 def _counted_columns(pipeline: Pipeline, rows: pa.Table, outputs: Tensor) -> pa.Table:
-    """Features and segments, the label as it was learned, and what had been answered: by serving, else by the forecast."""
+    """Features and segments, the label as it was learned, and what had been answered: by serving, else by the forecast.
+
+    No event time counts for more than the moment Kafka got the record.
+    """
     contract = pipeline.contract
-    names = [*(f.name for f in contract.features), *contract.extra_segments, contract.event_time]
+    names = [*(f.name for f in contract.features), *contract.extra_segments]
     forecast = pa.array(outputs.reshape(rows.num_rows, -1).tolist(), outputs_type())
     answered = pc.coalesce(rows.column("_output").combine_chunks().cast(outputs_type()), forecast)
-    kept = rows.select(names).append_column(LABEL, rows.column(contract.label.name))
-    return kept.append_column(OUTPUT, answered)
+    instants = (rows.column(name).cast(pa.int64()) for name in (contract.event_time, "_append_time"))
+    made = {
+        contract.event_time: pc.min_element_wise(*instants).cast(schema.TIMESTAMP),
+        LABEL: rows.column(contract.label.name),
+        OUTPUT: answered,
+        CHOOSES: pa.array(chances(rows, _HALVES) < 0.5),
+    }
+    kept = rows.select(names)
+    for name, column in made.items():
+        kept = kept.append_column(name, column)
+    return kept
+
+
+def _others(rows: pa.Table) -> pa.Table:
+    """Those that choose no bins."""
+    return rows.filter(pc.invert(rows.column(CHOOSES)))
 
 
 def _counted(pipeline: Pipeline, bins: Reference, learned: Learned, rows: pa.Table) -> Learned:
@@ -251,7 +284,7 @@ def _seen(store: ModelStore, source: Version) -> Seen:
     except Outdated:
         return Seen()
     baseline = reference.table_from_bytes(store.file(source, BASELINE)) if BASELINE in files else None
-    if baseline is not None and OUTPUT not in baseline.column_names:
+    if baseline is not None and not {OUTPUT, CHOOSES} <= set(baseline.column_names):
         return Seen()
     learned = Learned.from_bytes(store.file(source, LEARNED), frozen) if frozen else Learned()
     return Seen(reference=frozen, digest=digest, learned=learned, baseline=baseline)

@@ -21,6 +21,8 @@ class Monitoring:
             rows by chance would, by how much they usually do. 0: by rows alone, from the first window on.
         unwatched: features that no window has as they were learned, such as the day of the week in windows of a day.
         silence: no prediction for so long, by the clock, is an alert; None: never.
+        unlabelled: predictions for so long, by when Kafka got them, without one label since are an alert, once labels have
+            come at all; None: never. Longer than labels ever pause: by default a weekend and what comes a day late.
         staleness: a serving version older than this, in event-to-now time, is an alert; None: never.
         actions: what alerts ask of the trainer.
         action_cooldown: the trainer carries out at most one action of a kind in so much time, by the clock; others are refused.
@@ -35,6 +37,7 @@ class Monitoring:
     usual_windows: int = 0
     unwatched: tuple[str, ...] = ()
     silence: timedelta | None = timedelta(minutes=5)
+    unlabelled: timedelta | None = timedelta(days=4)
     staleness: timedelta | None = timedelta(hours=1)
     actions: tuple[When, ...] = ()
     action_cooldown: timedelta = timedelta(hours=1)

@@ -26,7 +26,8 @@ class Pipeline:
         gates: what a micro-batch must pass before its weights are committed.
         seed: where every random number of the lineage comes from.
         monitoring: windows of the monitor, and how often it may cry wolf.
-        reference_rows: the drift reference's bins are frozen over the first so many learned rows.
+        reference_rows: the drift reference is frozen with the first so many learned rows: half of them choose the bins, the
+            others are the baseline.
         reference_hours: `learned.arrow` keeps so many hours of event time.
     """
 
@@ -37,7 +38,7 @@ class Pipeline:
     gates: tuple[Gate, ...] = DEFAULT_GATES
     seed: int = 0
     monitoring: Monitoring = field(default_factory=Monitoring)
-    reference_rows: int = 2_000
+    reference_rows: int = 4_000
     reference_hours: int = 48
 
     def __post_init__(self) -> None:

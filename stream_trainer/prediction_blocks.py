@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 
 MAX_ROWS = 10_000
+MAX_COPIED = 32  # times a block's own length: its names, and what its rows share, are copied to each row
 _MARK = b'{"rows":'
 _NULL = b"null"
 
@@ -63,8 +64,8 @@ def records(value: bytes) -> Sequence[bytes]:
     """The value of each row's record, in the request's order; a record of one row is itself.
 
     Raises:
-        ValueError: a block's lists are not all as long as it says, or it is not JSON of a block
-            (`msgspec.DecodeError` is one).
+        ValueError: a block's lists are not all as long as it says, its rows would be far longer than itself, or it is not
+            JSON of a block (`msgspec.DecodeError` is one).
     """
     if not is_block(value):
         return (value,)
@@ -72,6 +73,7 @@ def records(value: bytes) -> Sequence[bytes]:
     rows = block.rows
     if not 1 <= rows <= MAX_ROWS:
         raise ValueError(f"a block of {rows} rows; 1 to {MAX_ROWS} are read")
+    _refuse_long(block, len(value))
     nulls = [Raw(_NULL)] * rows
     keys = nulls if block.key is UNSET else block.key
     times = nulls if block.event_time is UNSET else block.event_time
@@ -96,6 +98,15 @@ def records(value: bytes) -> Sequence[bytes]:
         )
         for prediction_id, output, key, event_time, segments, features in found
     ]
+
+
+def _refuse_long(block: _Block, length: int) -> None:
+    shared = sum(len(bytes(raw)) for raw in (block.requested_at, block.model_version, block.role))
+    copied = block.rows * (shared + sum(len(name.encode()) for name in (*block.segments, *block.features)))
+    if copied > MAX_COPIED * length:
+        raise ValueError(
+            f"{length} bytes of a block would be {copied} in its rows; {MAX_COPIED} times as many are read"
+        )
 
 
 def _unpacked(name: str, column: list[Raw] | _Packed, rows: int) -> list[Raw]:

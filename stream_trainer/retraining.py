@@ -44,7 +44,7 @@ def retrained(pipeline: Pipeline, lineage: Lineage, rows: pa.Table) -> tuple[Lin
         return lineage, "; ".join(f"{verdict.gate}: {verdict.detail}" for verdict in failed) or "a gate failed"
     if not after.pending.rows.trained:
         return lineage, "none of the records could be learned"
-    return replace(lineage, state=after.state, seen=after.seen), ""
+    return replace(lineage, state=after.state, seen=replace(after.seen, again=False)), ""
 
 
 def _begun(pipeline: Pipeline, lineage: Lineage) -> Lineage:
@@ -52,7 +52,7 @@ def _begun(pipeline: Pipeline, lineage: Lineage) -> Lineage:
     fresh = lineages.fresh(pipeline, {})
     if lineage.seen.reference is None:
         return fresh
-    return replace(fresh, seen=replace(lineage.seen, learned=fresh.seen.learned))
+    return replace(fresh, seen=replace(lineage.seen, learned=fresh.seen.learned, again=True))
 
 
 def _learned(pipeline: Pipeline, lineage: Lineage, block: pa.Table) -> Lineage:

@@ -222,6 +222,11 @@ class MonitorSettings(Section):
     report_rows: int = Field(default=2_000, ge=100, description="rows of a window that are kept for a report")
     page_host: str = Field(default="127.0.0.1", description="of the dashboard, which has no keys and only reads")
     page_port: PortOrNone = Field(default=8002, description="0 takes a free one")
+    dashboard_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="of the dashboard, for the links in alerts; None: page_host and page_port",
+    )
     webhook_url: SecretStr | None = Field(default=None, description="alerts are also posted here; http or https")
     webhook_allow: tuple[str, ...] = Field(
         default=(), description="the only hosts that may be called; a private address needs its address:port here"

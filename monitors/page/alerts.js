@@ -6,10 +6,6 @@ const SHOWN_RESOLVED = 5;
 let all = false;
 let last = [];
 
-export function cellLink(start, name, part = "") {
-  return `#cell?${new URLSearchParams({ start, feature: name, segment: part })}`;
-}
-
 export function drawAlerts(alerts) {
   last = alerts;
   const open = alerts.filter((one) => one.status !== "resolved");
@@ -68,7 +64,6 @@ function facts(alert) {
     ["How sure", alert.p_value === undefined || alert.p_value === null ? "" : `p = ${figure(alert.p_value)}${alert.threshold ? `, alarm up to ${figure(alert.threshold)}` : ""}`],
     ["Rows", alert.rows || alert.window?.rows ? `${count(alert.rows ?? alert.window.rows)}${alert.reference_rows ? ` against ${count(alert.reference_rows)}` : ""}${alert.windows > 1 ? `, ${count(alert.windows)} windows together` : ""}` : ""],
     ["Share of the output’s change", alert.weight === undefined || alert.weight === null ? "" : `${Math.round(100 * alert.weight)} %`],
-    ["Detail", alert.detail ?? ""],
   ];
   const list = make("dl", "", { class: "facts" });
   list.append(...known.filter(([, text]) => text !== "").map(([name, text]) => pair(name, text)));
@@ -83,7 +78,7 @@ export function how(effect) {
 
 function links(alert) {
   const bar = make("p", "", { class: "links" });
-  if (alert.window && alert.feature) bar.append(make("a", "Plot of this window", { href: cellLink(alert.window.start, alert.feature, alert.segment ?? "") }));
+  if (alert.plot) bar.append(make("a", "Plot of this window", { href: alert.plot }));
   if (alert.report) bar.append(make("a", "Report", { href: `/reports/${encodeURIComponent(alert.report)}`, target: "_blank", rel: "noopener" }));
   return bar;
 }

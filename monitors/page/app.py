@@ -84,10 +84,12 @@ def _add_windows(app: FastAPI, board: Board) -> None:
         return _json(board.grid(ask))
 
     @app.get("/api/windows/{start}")
-    def window(start: Annotated[datetime, Path()], feature: Name = "", segment: Name | None = None) -> Response:
+    def window(
+        start: Annotated[datetime, Path()], feature: Name | None = None, segment: Name | None = None
+    ) -> Response:
         """One window by its start (RFC 3339): its figures, findings and curves, see `history.WindowRecord`.
 
-        With `feature`, those of it alone, and `since`: when the drift of it (in `segment`) that the window shows began. At
+        With `feature` ("" is all together), those of it alone, and `since`: when the drift of it (in `segment`) that the window shows began. At
         most 300 findings, drift first, and 40 curves. `previous` and `next` are the starts of its neighbours.
         """
         at = _aware(start)
@@ -98,7 +100,7 @@ def _add_windows(app: FastAPI, board: Board) -> None:
         return _json(
             {
                 **_detail(record, feature, segment),
-                "since": board.since(feature, segment or "", record.start) if feature else None,
+                "since": None if feature is None else board.since(feature, segment or "", record.start),
                 "previous": before,
                 "next": after,
             }
@@ -140,9 +142,9 @@ def _add_parts(app: FastAPI, board: Board) -> None:
         return Response(content, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
-def _detail(record: WindowRecord, feature: str, segment: str | None) -> dict[str, Any]:
+def _detail(record: WindowRecord, feature: str | None, segment: str | None) -> dict[str, Any]:
     def mine(found: str, part: str) -> bool:
-        return (not feature or found == feature) and (segment is None or part == segment)
+        return (feature is None or found == feature) and (segment is None or part == segment)
 
     findings = sorted((f for f in record.findings if mine(f.feature, f.segment)), key=_interest)
     curves = [c for c in record.curves if mine(c.feature, c.segment)]

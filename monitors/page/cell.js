@@ -19,7 +19,7 @@ export async function openCell(asked, { quietly = false } = {}) {
   const address = `#cell?${new URLSearchParams(asked)}`;
   if (location.hash !== address) history.replaceState(null, "", address);
   try {
-    const found = await ask(`/api/windows/${encodeURIComponent(asked.start)}`, { feature: asked.feature });
+    const found = await ask(`/api/windows/${encodeURIComponent(asked.start)}?${new URLSearchParams({ feature: asked.feature })}`);
     if (current !== asked) return;
     draw(found, asked);
   } catch (error) {

@@ -15,6 +15,7 @@ import uvicorn
 from monitors.page.app import create_page
 from monitors.page.board import Board
 from monitors.page.events import Hub
+from monitors.page.protocol import PageProtocol
 from monitors.page.sources import Sources
 from stream_trainer.errors import UsageError
 from stream_trainer.settings import is_loopback
@@ -114,6 +115,7 @@ def _look(board: Board, hub: Hub, every: float, stop: threading.Event) -> None:
 def _config(board: Board, hub: Hub, address: Address) -> uvicorn.Config:
     return uvicorn.Config(
         create_page(board, hub, near_only=address.near_only),
+        http=PageProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -18,6 +18,8 @@ from stream_trainer.offsets import Ranges
 
 MAX_TEXT = 2_000
 MAX_RANKED = 50
+MAX_LINK = 10_000
+_CELL = "#cell?"
 _REPORT = re.compile(r"\A[A-Za-z0-9_-][A-Za-z0-9_.-]{0,250}\.html\Z")
 _T = TypeVar("_T")
 
@@ -35,6 +37,7 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         features: columns that go missing in the same rows; empty where it is about one alone.
+        plot: the fragment of this page that shows its cell.
         report: name of a report that `/reports/NAME` answers.
         ranking: features by their weight in the change of the model's output, the heaviest first.
     """
@@ -61,8 +64,8 @@ class ShownAlert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float | None = None
     ranking: list[tuple[str, float]] = []
     offsets: Ranges = {}
+    plot: str | None = None
     report: str | None = None
-    detail: str = ""
 
     @property
     def open(self) -> bool:
@@ -196,9 +199,15 @@ def shown_alert(key: str, value: Mapping[str, Any]) -> ShownAlert:
         weight=of("weight", float),
         ranking=_ranking(value.get("ranking")),
         offsets=of("offsets", Ranges) or of("ranges", Ranges) or {},
+        plot=_cell(of("plot", str) or ""),
         report=report if is_report_name(report) else None,
-        detail=text("detail"),
     )
+
+
+def _cell(link: str) -> str | None:
+    """Whatever page a link leads to, its cell is looked for on this one."""
+    _, found, asked = link.partition(_CELL)
+    return found + asked if found and len(link) <= MAX_LINK else None
 
 
 def _ranking(value: object) -> list[tuple[str, float]]:

@@ -88,13 +88,16 @@ def fair_places(task: Task, label: str, rows: pa.Table | pa.RecordBatch) -> NDAr
         return None
     labels = rows.column(label).to_numpy(zero_copy_only=False)
     wanted = found.weights * np.where(labels == 0, 1.0, found.rates)
-    copies = np.minimum(np.floor(wanted + _chances(rows)), _MOST_COPIES).astype(np.int64)
+    copies = np.minimum(np.floor(wanted + chances(rows)), _MOST_COPIES).astype(np.int64)
     return np.repeat(np.arange(rows.num_rows), copies)
 
 
-def _chances(rows: pa.Table | pa.RecordBatch) -> Floats:
-    """A number in [0, 1) for each row, of its place in the log alone (SplitMix64; Steele, Lea and Flood 2014)."""
-    found = np.zeros(rows.num_rows, dtype=np.uint64)
+def chances(rows: pa.Table | pa.RecordBatch, seed: int = 0) -> Floats:
+    """A number in [0, 1) for each row, of its place in the log alone (SplitMix64; Steele, Lea and Flood 2014).
+
+    Other seeds give numbers that do not go together with these.
+    """
+    found = np.full(rows.num_rows, seed, dtype=np.uint64)
     for name in ("_partition", "_offset", "_row"):
         found += rows.column(name).to_numpy(zero_copy_only=False).astype(np.uint64) + _MIX[0]
         for shift, factor in ((30, _MIX[1]), (27, _MIX[2])):

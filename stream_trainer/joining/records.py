@@ -114,17 +114,17 @@ class _Reader:
             if value is None:
                 raise Poison("null_value: the record has no value (a tombstone)")
             parsed = [self._predictions.decode(record) for record in prediction_blocks.records(value)]
-        except (msgspec.MsgspecError, ValueError, RecursionError, Poison) as error:
+            found = [self._prediction(at, position, row) for row in parsed if row.role != SHADOW]
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError, Poison) as error:
             yield _unreadable(at, position, error, value)
             return
-        for row in parsed:
-            key = row.prediction_id if self._on == "prediction_id" else row.key
-            if row.role == SHADOW:
-                continue
-            if key is None:
-                yield Event("", KEYLESS, at, position, b"")
-            else:
-                yield Event(key, PREDICTION, at, position, msgspec.msgpack.encode(self._body(row)))
+        yield from found
+
+    def _prediction(self, at: int, position: str, row: _Prediction) -> Event:
+        key = row.prediction_id if self._on == "prediction_id" else row.key
+        if key is None:
+            return Event("", KEYLESS, at, position, b"")
+        return Event(key, PREDICTION, at, position, msgspec.msgpack.encode(self._body(row)))
 
     def _body(self, parsed: _Prediction) -> Body:
         values = [parsed.features.get(name) for name in self._features]

@@ -34,10 +34,10 @@ class Bins:
     number i, whose name is `words[i]`; then "missing". The last bin is always "missing".
 
     Attributes:
-        known: words that are "other": seen when the bins were frozen, or in the vocabulary.
+        known: words that are "other": seen when the bins were chosen, or in the vocabulary.
         centre: the median when the bins were frozen, and `spread` the deviation by the quartiles: what moments are told in.
         centres: the same for each number of a vector, with `spreads`; for a number it is one.
-        counts: of the rows that the bins were frozen over, in the fine bins.
+        counts: of the rows of the baseline, in the fine bins.
     """
 
     feature: str

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stream_trainer.contract import Contract
+from stream_trainer.contract import Contract, Numeric
 from stream_trainer.errors import Corrupt
 from stream_trainer.reference import pseudo
 from stream_trainer.reference.bins import Column, coded_words, numbers, of_steps
@@ -129,7 +129,9 @@ def coded(
     wanted = {bins.feature for bins in reference.bins} if features is None else set(features)
     given = _given(contract, wanted, columns)
     turned = any(name.startswith(pseudo.PROJECTION) for name in wanted)
-    project = pseudo.projector(contract, reference.by_name, columns) if turned else None
+    plain = {f.name for f in contract.features if isinstance(f, Numeric)}
+    arrays = {name: numbers(column) for name, column in columns.items() if name in plain}
+    project = pseudo.projector(contract, reference.by_name, {**columns, **arrays}) if turned else None
     made = set() if project is None else {f"{pseudo.PROJECTION}{i}" for i in range(pseudo.PROJECTIONS)}
     numeric = frozenset(b.feature for b in reference.bins if b.feature in {*given, *made} and not b.categorical)
     named = [b for b in reference.bins if b.feature in given and b.categorical]
@@ -137,7 +139,7 @@ def coded(
     small = np.int16 if reference.fine_cells < 2**15 else np.int32
     places = np.empty((len(grid.bins) + len(named), rows), small)
     steps = np.empty((len(grid.bins), rows), np.int32)
-    _code_numbers(grid, given, project, places, steps)
+    _code_numbers(grid, given, arrays, project, places, steps)
     words = {
         name: columns[name].dictionary_encode()
         for name in {*(b.feature for b in named if b.kind == "words"), *(s.name for s in reference.segments)}
@@ -163,13 +165,18 @@ def _given(contract: Contract, wanted: set[str], columns: Mapping[str, pa.Array]
 
 
 def _code_numbers(
-    grid: Grid, given: Mapping[str, Column], project: pseudo.Projector | None, places: Places, steps: NDArray[np.int32]
+    grid: Grid,
+    given: Mapping[str, Column],
+    known: Mapping[str, NDArray[np.float64]],
+    project: pseudo.Projector | None,
+    places: Places,
+    steps: NDArray[np.int32],
 ) -> None:
-    """A few rows of all features at a time, so that they stay near the processor."""
+    """A few rows of all features at a time, so that they stay near the processor; `known`: columns as arrays."""
     if not grid.bins:
         return
     columns = {i: given[bins.feature] for i, bins in enumerate(grid.bins) if bins.feature in given}
-    arrays = {i: numbers(column) for i, column in columns.items()}
+    arrays = {i: numbers(known.get(grid.bins[i].feature, column)) for i, column in columns.items()}
     nulls = [_nulls(columns[i]) if i in columns else None for i in range(len(grid.bins))]
     names = [bins.feature for bins in grid.bins]
     made = [] if project is None else [names.index(f"{pseudo.PROJECTION}{i}") for i in range(pseudo.PROJECTIONS)]

@@ -1,7 +1,8 @@
 """What a lineage has learned from, by event time: a row of cells for each slot of time, the newest few of them.
 
 `reference_hours` are cut into at most 24 slots of whole hours: what is forgotten is forgotten a slot at a time, and the
-file stays small whatever the horizon. The same rows learned in any order and in any batches give the same bytes.
+file stays small whatever the horizon. Time has come as far as the fifth highest event time says: a few clocks that are
+ahead make nothing forgotten. The same rows learned in any order and in any batches give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from stream_trainer.reference.frozen import Reference, table_from_bytes, table_t
 from stream_trainer.schema import TIMESTAMP
 
 SLOTS = 24
+SUPPORT = 5
 _HOUR = 3_600_000_000
 _STORED = pa.schema(
     [
@@ -33,7 +35,10 @@ class Learned:
     slots: Mapping[int, Cells] = field(default_factory=dict)
 
     def add(self, rows: Coded, times: pa.Array, hours: int) -> "Learned":
-        """With more rows; `times` are their instants, and what is older than the newest `hours` is forgotten."""
+        """With more rows; `times` are their instants, and what is older than the newest `hours` is forgotten.
+
+        The newest is the slot in or after which `SUPPORT` rows are, so nothing is forgotten before there are as many.
+        """
         length = slot_hours(hours) * _HOUR
         starts = times.cast(pa.int64()).to_numpy(zero_copy_only=False) // length * length
         if len(starts) and starts.min() == starts.max():
@@ -44,7 +49,9 @@ class Learned:
         slots = dict(self.slots)
         for start, cells in zip(found.tolist(), counted, strict=True):
             slots[start] = slots[start] + cells if start in slots else cells.copy()
-        newest = max(slots, default=0)
+        newest = _supported(slots, rows.reference)
+        if newest is None:
+            return Learned(dict(sorted(slots.items())))
         oldest = newest - (-(-hours * _HOUR // length) - 1) * length
         return Learned({start: slots[start] for start in sorted(slots) if start >= oldest})
 
@@ -82,6 +89,16 @@ class Learned:
 def slot_hours(hours: int) -> int:
     """How long a slot is for such a horizon."""
     return -(-hours // SLOTS)
+
+
+def _supported(slots: Mapping[int, Cells], reference: Reference) -> int | None:
+    """The newest slot in or after which `SUPPORT` rows are; each row is in one fine bin of a feature."""
+    place, rows = reference.places[reference.bins[0].feature, ""], 0
+    for start in sorted(slots, reverse=True):
+        rows += int(slots[start][place].sum())
+        if rows >= SUPPORT:
+            return start
+    return None
 
 
 def _row(places: list[int] | None, counts: list[int] | None, cells: int) -> Cells:

@@ -28,6 +28,7 @@ NAMES = (
     "drift.calibration",
     "drift.power",
     "drift.together",
+    "drift.vocabularies",
 )
 
 

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import pytest
 
+from monitors.explaining import Explainer
 from monitors.findings import Distinct, Effect, Finding, State
 from monitors.history import Curve, History, WindowRecord
+from monitors.links import Dashboard
 from monitors.page.board import Board
 from monitors.page.server import bound, served
 from monitors.page.sources import ShownAlert, Sources, Span
+from monitors.reports import Outcome
 from stream_trainer.store.storage import LocalStorage
-from tests.monitors.histories import QUIET, START, WINDOW, Past, sources
+from tests.monitors import worlds
+from tests.monitors.histories import DASHBOARD, QUIET, START, WINDOW, Past, as_shown, sources
+from tests.monitors.test_batch import KEY, World
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -185,6 +190,57 @@ def test_a_cell_says_how_many_different_values_there_were_and_tells_versions_apa
         assert "temp, dewp, visib" in page.locator("#alerts .facts").inner_text()
 
 
+def test_the_links_and_the_ranking_of_a_real_alert_lead_to_its_cell_and_its_report(
+    page: "Page", tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    watched, of = worlds.pipeline("flights"), worlds.settings(tmp_path)
+    store = worlds.store_with_reference(of, "flights", world.rng, worlds.taught(watched, world.rng))
+    monitor = world.start(explain=Explainer(watched, store, lambda _: None))
+    for number, shift in enumerate([0.0, 1.5, 1.5]):
+        monitor.run(number, world.batch(worlds.WINDOW_ROWS, shift=shift))
+    [job] = world.reports.asked
+    world.reports.outcome = Outcome(job, True, "")
+    monitor.run(3, world.batch(1))
+    newest = {one.alert_key: one for one in world.published}
+    board = Dashboard(url="/", window=worlds.WINDOW)
+    found = Sources(
+        pipeline="flights",
+        history=History(LocalStorage(tmp_path / "checkpoint")),
+        alerts=lambda: [as_shown(one, board) for one in newest.values()],
+        report=lambda name: b"<title>made</title>" if name == job.out.name else None,
+    )
+    with shown(found) as (_, url):
+        linked = Dashboard(url=url, window=worlds.WINDOW).linked(newest[KEY])
+        page.goto(str(linked.plot))
+        page.wait_for_selector("#findings .alarm")
+        assert page.locator("#cell-title").inner_text() == "distance · all rows"
+        assert "00:00:05 to 00:00:10" in page.locator("#cell-when").inner_text()
+        drawn(page, url)
+        alert = page.locator("#alerts li", has=page.locator(f"details[data-key='{KEY}']"))
+        alert.locator("summary").click()
+        assert alert.locator(".ranking li").first.inner_text().split() == [
+            "distance",
+            f"{round(100 * newest[KEY].ranking[0][1])}",
+            "%",
+        ]
+        assert "500 against 4,000" in alert.locator(".facts").inner_text()
+        alert.get_by_role("link", name="Plot of this window").click()
+        page.wait_for_selector("#findings .alarm")
+        assert page.locator("#cell-title").inner_text() == "distance · all rows"
+        page.goto(str(linked.report))
+        assert page.title() == "made"
+
+
+def test_a_cell_of_all_features_together_shows_no_single_one(page: "Page", known: Sources) -> None:
+    with shown(known) as (_, url):
+        page.goto(Dashboard(url=url, window=WINDOW).cell(START + (QUIET + 5) * WINDOW, "", ""))
+        page.wait_for_selector("#findings li")
+        assert page.locator("#cell-title").inner_text() == "all together · all rows"
+        assert page.locator("#findings li").count() == 1
+        assert "Concept" in page.locator("#findings").inner_text()
+
+
 def hostile() -> WindowRecord:
     finding = Finding(
         kind="drift",
@@ -233,7 +289,7 @@ def test_names_and_messages_of_the_data_are_text(page: "Page", tmp_path: Path, k
         window=Span(start=START, end=START + WINDOW),
         ranking=[(HOSTILE, 0.5)],
         offsets={HOSTILE: {0: (1, 9)}},
-        detail=HOSTILE,
+        plot=DASHBOARD.cell(START, HOSTILE, f"o={HOSTILE}").removeprefix("/"),
         report="a.html",
     )
     promoted = msgspec.structs.replace(known.versions().promotions[0], by=HOSTILE, reason=HOSTILE, alias=HOSTILE)

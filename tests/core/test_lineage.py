@@ -1,21 +1,24 @@
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from stream_trainer import lineage as lineages
-from stream_trainer import reference
+from stream_trainer import offsets, reference, retraining
 from stream_trainer.errors import Corrupt, UsageError
 from stream_trainer.evaluation.table import EVALUATION
 from stream_trainer.features import encode
-from stream_trainer.lineage import BASELINE, GOLDEN_ROWS, Pending
+from stream_trainer.learning import Cut
+from stream_trainer.lineage import BASELINE, CHOOSES, GOLDEN_ROWS, Pending
 from stream_trainer.store import FileEntry, tensors
 from stream_trainer.store.manifest import sha256
 from stream_trainer.store.store import GOLDEN, LEARNED, TRAINER, WEIGHTS
-from tests.core.test_microbatch import PIPELINE, World, fill
-from tests.core.worlds import TOPIC, bits
+from tests.core.test_microbatch import PIPELINE, START, World, fill
+from tests.core.worlds import NOW, TOPIC, bits, flight
 
 
 @pytest.fixture
@@ -48,10 +51,53 @@ def test_the_baseline_is_kept_until_the_bins_are_frozen(world: World) -> None:
     assert [BASELINE in m.files for m in files] == [True, False, False]
     assert [m.reference is not None for m in files] == [False, True, True]
     bins = reference.Reference.from_bytes(world.store.reference(files[1].reference or ""))
-    assert {sum(b.counts) for b in bins.bins} == {PIPELINE.reference_rows}
+    [counted] = {sum(b.counts) for b in bins.bins}
+    assert counted == pytest.approx(PIPELINE.reference_rows / 2, abs=10)
     learned = reference.Learned.from_bytes(world.store.file(world.store.read(3), LEARNED), bins).total(bins)
     for feature in ("distance", reference.LABEL, reference.OUTPUT):
-        assert learned[bins.places[feature, ""]].sum() == world.store.read(3).manifest.total.trained
+        rows = learned[bins.places[feature, ""]].sum()
+        assert rows == world.store.read(3).manifest.total.trained - PIPELINE.reference_rows + counted
+
+
+def test_first_rows_that_an_older_release_kept_without_a_coin_are_collected_anew(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    fill(world, 0)
+    world.learn()
+    head = world.store.read(1)
+    assert lineages.load(PIPELINE, world.store, head).seen.baseline is not None
+    path = f"flights/versions/{1:020d}/{head.manifest.attempt}/{BASELINE}"
+    kept = reference.table_from_bytes(world.store.storage.get(path)).drop_columns([CHOOSES])
+    before = reference.table_to_bytes(kept)
+    world.store.storage.put(path, before)
+    files = {**head.manifest.files, BASELINE: FileEntry(size=len(before), sha256=sha256(before))}
+    old = replace(head, manifest=msgspec.structs.replace(head.manifest, files=files))
+    assert lineages.load(PIPELINE, world.store, old).seen.baseline is None
+
+
+def test_what_is_learned_again_counts_no_row_that_may_have_chosen_the_bins(world: World) -> None:
+    bins = world.lineage.seen.reference
+    assert bins is not None
+    place = bins.places["distance", ""]
+    every = Cut(ranges=offsets.ranges_between(START, world.log.ends()), covered_at=NOW)
+    again, why = retraining.retrained(PIPELINE, world.lineage, world.log.fetch(every))
+    assert why == ""
+    known, before = (one.seen.learned.total(bins)[place] for one in (again, world.lineage))
+    assert np.all(known <= before)
+    assert sum(bins.of("distance").counts) <= known.sum() < before.sum()
+    world.lineage = again
+    fill(world, 120)
+    taught = world.learn()
+    assert taught.seen.learned.total(bins)[place].sum() == known.sum() + world.store.read(4).manifest.rows.trained
+
+
+def test_event_times_ahead_of_kafka_count_when_kafka_got_them_and_make_nothing_forgotten(world: World) -> None:
+    bins = world.lineage.seen.reference
+    assert bins is not None
+    before = world.lineage.seen.learned
+    world.log.append(0, *(flight(i, scheduled_at=(NOW + timedelta(hours=23)).isoformat()) for i in range(500, 520)))
+    after = world.learn().seen.learned
+    assert max(after.slots) <= NOW.timestamp() * 1_000_000
+    assert sum((after.total(bins) - before.total(bins))[bins.places["distance", ""]]) == 20
 
 
 def test_the_golden_rows_give_their_stored_outputs(world: World) -> None:

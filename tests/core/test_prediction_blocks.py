@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_trainer.prediction_blocks import MAX_ROWS, is_block, records
+from stream_trainer.prediction_blocks import MAX_COPIED, MAX_ROWS, is_block, records
 
 _NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 BLOCK: dict[str, Any] = {
@@ -91,3 +91,19 @@ def test_a_torn_block_is_refused() -> None:
     for length in range(len(b'{"rows":'), len(whole)):
         with pytest.raises(ValueError, match=r".+"):
             records(whole[:length])
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"role": "x" * 1_000},
+        {"model_version": [0] * 1_000},
+        {"requested_at": "2" * 1_000},
+        {"segments": {"s" * 1_000: [None] * 100}},
+        {"features": {"x" * 1_000: [1.0] * 100}},
+    ],
+)
+def test_s18_rows_that_would_be_far_longer_than_their_block_are_not_made(long: dict[str, Any]) -> None:
+    rows = {"rows": 100, "prediction_id": ["a"] * 100, "output": [0.5] * 100, "features": {}}
+    with pytest.raises(ValueError, match=f"{MAX_COPIED} times as many are read"):
+        records(json.dumps(BLOCK | rows | long, separators=(",", ":")).encode())

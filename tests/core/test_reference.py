@@ -15,7 +15,7 @@ from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Contra
 from stream_trainer.errors import Corrupt
 from stream_trainer.reference import LABEL, OUTPUT, OUTPUT_PROBABILITY, Bins, Learned, Reference, Segments
 from stream_trainer.reference.freezing import MAX_SEGMENTS, MAX_WORDS
-from stream_trainer.reference.learned import SLOTS, slot_hours
+from stream_trainer.reference.learned import SLOTS, SUPPORT, slot_hours
 from stream_trainer.reference.pseudo import signs
 from stream_trainer.schema import TIMESTAMP
 
@@ -168,13 +168,23 @@ def test_moments_are_those_of_the_known_values_and_one_absurd_value_moves_them_l
 
 
 def test_slots_are_few_and_only_the_newest_hours_are_kept() -> None:
-    rows = [row(t=START + timedelta(hours=h)) for h in range(400)]
+    rows = [row(t=START + timedelta(hours=h)) for h in range(400) for _ in range(SUPPORT)]
     for hours in (1, 2, 24, 48, 168, 1000):
         kept = Learned().add(counted(rows), columns(rows)["t"], hours)
         assert len(kept.slots) <= SLOTS + 1
-        told = kept.total(BINS)[BINS.places["n", ""]].sum()
+        told = kept.total(BINS)[BINS.places["n", ""]].sum() / SUPPORT
         assert min(400, hours) - slot_hours(hours) < told <= hours
-    assert Learned().add(counted(rows), columns(rows)["t"], 2).total(BINS)[BINS.places["n", ""]].sum() == 2
+    assert Learned().add(counted(rows), columns(rows)["t"], 2).total(BINS)[BINS.places["n", ""]].sum() == 2 * SUPPORT
+
+
+def test_a_few_clocks_that_are_ahead_make_nothing_forgotten() -> None:
+    honest = [row(t=START + timedelta(hours=h)) for h in range(12) for _ in range(SUPPORT)]
+    ahead = [row(t=START + timedelta(hours=35))] * (SUPPORT - 1)
+    kept = Learned().add(counted(honest), columns(honest)["t"], 12).add(counted(ahead), columns(ahead)["t"], 12)
+    assert kept.total(BINS)[BINS.places["n", ""]].sum() == len(honest) + len(ahead)
+    later = [row(t=START + timedelta(hours=13))] * SUPPORT
+    kept = kept.add(counted(later), columns(later)["t"], 12)
+    assert kept.total(BINS)[BINS.places["n", ""]].sum() == len(honest) + len(ahead) + len(later) - 2 * SUPPORT
 
 
 @pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)])
@@ -206,6 +216,15 @@ def test_segments_that_are_not_among_the_largest_when_frozen_count_together() ->
     found = reference.coded(CONTRACT, made, columns([row(s="new"), row(s=None), row(s="v000")])).count()[0]
     assert found[made.places["n", "s=*"]].sum() == 2
     assert found[made.places["n", "s=v000"]].sum() == 1
+
+
+def test_a_segment_that_is_called_as_all_others_are_counts_with_them() -> None:
+    rows = [row(s="*" if i % 2 else "x") for i in range(100)]
+    made = reference.freeze(CONTRACT, columns(rows))
+    assert [s.names for s in made.segments if s.name == "s"] == [("s=x", "s=*")]
+    found = reference.coded(CONTRACT, made, columns([*rows, row(s="new")])).count()[0]
+    assert found[made.places["n", "s=*"]].sum() == 51
+    assert found[made.places["n", "s=x"]].sum() == 50
 
 
 def test_no_rows_count_nothing() -> None:

@@ -105,3 +105,13 @@ EXAMPLE_ROW: dict[str, Any] = {
     "segments": {"colour": "red"},
     "features": {"x": 1.0, "gap": None, "colour": "red"},
 }
+
+
+def test_an_integer_that_no_state_can_hold_is_unreadable_and_stops_nothing() -> None:
+    good = {"prediction_id": "p", "segments": {}, "features": {"x": 1.0}}
+    for change in ({"output": 10**30}, {"model_version": 2**64}, {"features": {"x": -(2**64)}}):
+        found = read(
+            [json.dumps(SHARED | good | change).encode(), single(good)],
+            Join(on="prediction_id", horizon=timedelta(hours=1)),
+        )
+        assert [event.kind for event in found] == [UNREADABLE, PREDICTION]

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from monitors.alerts import Alert, WindowSpan
 from monitors.findings import Effect, Finding, Kind
 from monitors.history import Curve, History, WindowRecord
-from monitors.page.sources import Age, Promotion, ShownAlert, ShownVersion, Sources, Span, Versions
+from monitors.links import Dashboard
+from monitors.page.sources import Age, Promotion, ShownAlert, ShownVersion, Sources, Versions, shown_alert
 from stream_trainer.store.storage import LocalStorage
+from tests.monitors.worlds import alert
 
 START = datetime(2026, 2, 2, tzinfo=UTC)
 WINDOW = timedelta(hours=6)
@@ -27,6 +31,7 @@ CARRIERS = ["UA", "B6", "EV", "DL", "AA", "MQ", "other", "unseen", "missing"]
 SEGMENTS = ("origin=EWR", "origin=JFK", "origin=LGA")
 THRESHOLD = 4.2e-5
 LEARNED_ROWS = 40_000
+DASHBOARD = Dashboard(url="/", window=WINDOW)
 Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
@@ -249,20 +254,18 @@ def history(folder: Path, past: Past | None = None) -> History:
 
 
 def alerts() -> list[ShownAlert]:
-    """What such a past has raised: two open, one resolved."""
+    """What such a past has raised: two open, one resolved; as the page reads them in `P.alerts`."""
     at = START + QUIET * WINDOW
-    shift = ShownAlert(
+    shift = alert(
         alert_key="drift/learned/temp",
-        kind="drift",
         status="updated",
         severity="critical",
         message="temp differs in 1,204 rows from what version 44 has learned (PSI 0.84), most of all where temp is 45 to 50: 6.1 % before, 19.7 % now",
         feature="temp",
-        against="learned",
         model_version=44,
         opened_at=at + WINDOW,
         updated_at=at + 12 * WINDOW,
-        window=Span(start=at + 11 * WINDOW, end=at + 12 * WINDOW, rows=1_204),
+        window=WindowSpan(start=at + 11 * WINDOW, end=at + 12 * WINDOW, rows=1_204),
         windows=1,
         p_value=2.1e-61,
         threshold=THRESHOLD,
@@ -270,29 +273,26 @@ def alerts() -> list[ShownAlert]:
         rows=1_204,
         reference_rows=LEARNED_ROWS,
         weight=0.31,
-        ranking=[("temp", 0.31), ("visib", 0.22), ("wind_speed", 0.08), ("carrier", 0.03)],
+        ranking=(("temp", 0.31), ("visib", 0.22), ("wind_speed", 0.08), ("carrier", 0.03)),
         offsets={"flights.predictions": {0: (66_500, 67_102), 1: (57_000, 57_602)}},
         report="drift-learned-temp-20260223T060000.html",
     )
-    nulls = ShownAlert(
+    nulls = alert(
         alert_key="quality/learned/visib",
         kind="quality",
-        status="opened",
-        severity="warning",
         message="visib is missing in 20.3 % of 1,377 rows; it was in 0.4 % of what version 48 has learned",
         feature="visib",
-        against="learned",
         model_version=48,
         opened_at=at + 9 * WINDOW,
         updated_at=at + 9 * WINDOW,
-        window=Span(start=at + 8 * WINDOW, end=at + 9 * WINDOW, rows=1_377),
+        window=WindowSpan(start=at + 8 * WINDOW, end=at + 9 * WINDOW, rows=1_377),
+        windows=1,
         effect=Effect(psi=0.52),
         p_value=1e-90,
         threshold=THRESHOLD,
     )
-    old = ShownAlert(
+    old = alert(
         alert_key="drift/learned/carrier/origin=JFK",
-        kind="drift",
         status="resolved",
         severity="info",
         message="carrier looks again like what was learned",
@@ -300,8 +300,16 @@ def alerts() -> list[ShownAlert]:
         segment="origin=JFK",
         opened_at=START + 30 * WINDOW,
         updated_at=START + 36 * WINDOW,
+        window=WindowSpan(start=START + 35 * WINDOW, end=START + 36 * WINDOW, rows=1_100),
+        windows=1,
     )
-    return [old, nulls, shift]
+    return [as_shown(one) for one in (old, nulls, shift)]
+
+
+def as_shown(one: Alert, dashboard: Dashboard = DASHBOARD) -> ShownAlert:
+    """A record of the monitor as the page shows it."""
+    wire = msgspec.json.encode(dashboard.linked(one))
+    return shown_alert(one.alert_key, msgspec.json.decode(wire, type=dict[str, Any]))
 
 
 def versions(made: datetime = START) -> Versions:

@@ -99,8 +99,8 @@ def test_a_report_is_added_only_to_the_alert_it_was_made_for() -> None:
     opened = alert()
     held = {opened.alert_key: opened}
 
-    updated = with_report(held, opened.alert_key, opened.opened_at, "report.html", "#x")
+    updated = with_report(held, opened.alert_key, opened.opened_at, "report.html")
     assert updated is not None
-    assert (updated.status, updated.report, updated.plot) == ("updated", "report.html", "#x")
+    assert (updated.status, updated.report) == ("updated", "report.html")
     assert with_report(held, opened.alert_key, opened.opened_at + timedelta(1), "report.html") is None
     assert with_report({}, opened.alert_key, opened.opened_at, "report.html") is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.content import Content
 from monitors.history import History, WindowRecord
+from monitors.judging import OF_EXAMPLES
+from monitors.performance.presence import Read
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
 from monitors.skipped import SUPPORT
 from monitors.state import StateFiles
 from monitors.status import Metrics
 from monitors.summary import Summarise, Summary
+from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Numeric, Vector
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.reference import Learned, Reference, coded
+from stream_trainer.reference import LABEL, Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
@@ -55,7 +59,7 @@ class NoReports(Reports):
     """Keeps what was asked for; `outcome` is what the next look finds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Path("nowhere"))
         self.asked: list[Job] = []
         self.outcome: Outcome | None = None
 
@@ -79,13 +83,14 @@ class World:
     broker_is_down: bool = False
     rows: int = 0
 
-    def start(self, watched: Pipeline | None = None, **changes: Any) -> Monitor:
+    def start(self, of: Pipeline | None = None, **changes: Any) -> Monitor:
         newest = {alert.alert_key: alert for alert in self.published}
         self.metrics = Metrics()
         storage = LocalStorage(self.folder / "checkpoint")
+        of = of or pipeline("flights")
         return Monitor(
-            watched or pipeline("flights"),
-            baselines=Baselines(open_store(settings(self.folder), "flights")),
+            of,
+            baselines=Baselines(open_store(settings(self.folder), "flights"), of.contract.fingerprint),
             states=StateFiles(storage),
             history=History(storage),
             publish=self._publish,
@@ -204,6 +209,37 @@ def test_two_versions_in_a_window_are_each_compared_with_what_they_have_learned(
     assert window.versions == (1, 2)
     answers = {f.segment for f in window.findings if f.kind == "prediction"}
     assert {"_version=1", "_version=2"} <= answers
+
+
+@pytest.mark.parametrize(
+    ("rows", "state"), [(1, "drift"), (WINDOW_ROWS // 2 - 1, "drift"), (WINDOW_ROWS // 2, "quiet")]
+)
+def test_a_window_is_compared_with_what_the_version_of_most_rows_has_learned(
+    world: World, rows: int, state: str
+) -> None:
+    two_versions(world)
+    monitor = world.start()
+    for number in range(2):
+        versions = [2] * rows + [1] * (WINDOW_ROWS - rows)
+        values = features(world.rng, WINDOW_ROWS, shift=1.0)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    found = {(f.feature, f.kind, f.against, f.segment): f.state for f in world.history()[0].findings}
+    assert found["distance", "drift", "learned", ""] == state
+
+
+def test_another_reference_is_in_use_only_once_its_version_answers_most_rows(world: World) -> None:
+    commit_version(open_store(settings(world.folder), "flights"), 2, *frozen(np.random.default_rng(7)))
+    monitor = world.start()
+    monitor.run(0, world.batch(1, model_version=1))  # at the start the head's is in use, until a window says who serves
+    for number in range(1, 12):
+        versions = [2 if number % 2 else 1] + [1] * (WINDOW_ROWS - 1)
+        values = features(world.rng, WINDOW_ROWS)
+        told = [record(number * WINDOW_ROWS + i, v, model_version=versions[i]) for i, v in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+    bins = [curve.bins for window in world.history()[-6:] for curve in window.curves if curve.feature == "distance"]
+    assert len(bins) == 6
+    assert bins == [bins[0]] * 6
 
 
 def test_where_one_version_answered_there_is_nothing_to_tell_apart(world: World) -> None:
@@ -325,12 +361,22 @@ def test_a_steady_share_of_broken_records_is_no_news(world: World) -> None:
     assert not [alert for alert in world.published if alert.kind == "schema"]
 
 
-def test_where_nothing_can_be_read_any_more_there_is_silence(world: World) -> None:
-    seen: list[object] = []
+def test_what_was_read_is_told_and_when_labels_came_outlives_a_restart(world: World) -> None:
+    """Where nothing can be read any more, there is silence."""
+    seen: list[Read] = []
     monitor = world.start(saw=seen.append)
     monitor.run(0, world.batch(10))
-    monitor.run(1, read(kafka([b"{"] * 9)))
-    assert [at is None for at in seen] == [False, True]
+    values = [example(i, one, label=i % 2) for i, one in enumerate(features(world.rng, 3))]
+    monitor.run(1, read(kafka([*values, b"{"], topic=EXAMPLES, after=86_500.0)))
+    monitor = world.start(saw=seen.append)
+    for number, after in enumerate((86_600.0, 86_700.0), start=2):
+        monitor.run(number, read(kafka(world.values(9), offset=100 * number, after=after)))
+    monitor.run(4, read(kafka([b"{"] * 9, offset=400, partition=1)))
+    monitor.run(5, read(kafka([b"{"], topic=EXAMPLES, after=90_000.0)))
+    assert [one.prediction is None for one in seen] == [False, True, False, False, True, True]
+    assert [one.offsets for one in seen] == [{0: 20}, {}, {0: 209}, {0: 309}, {1: 409}, {}]
+    assert [one.labelling.unlabelled.total_seconds() for one in seen] == [0, 0, 0, 100, 100, 100]
+    assert seen[-1].labelling.label == START + timedelta(seconds=86_500)
 
 
 def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(world: World) -> None:
@@ -347,6 +393,25 @@ def test_labels_are_compared_when_they_come_and_join_the_window_in_the_history(w
     assert set(first.offsets) == {"flights.predictions", EXAMPLES}
     assert "log_loss" in first.scores
     assert world.closed("labels") == 2
+
+
+def test_labels_alone_neither_renew_nor_repeat_the_verdicts_of_predictions(world: World) -> None:
+    monitor, now = world.start(), [1.0]
+    world.metrics = monitor.metrics = Metrics(clock=lambda: now[0])
+    monitor.run(0, world.batch(WINDOW_ROWS + SUPPORT))
+    drift = {"kind": "drift", "feature": "distance", "against": "learned", "segment": ""}
+    verdicts = world.metrics.value("verdicts_total")
+    values = features(world.rng, 3 * WINDOW_ROWS + SUPPORT)
+    labelled = [example(i, value, label=i % 2) for i, value in enumerate(values)]
+    now[0] = 2.0
+    monitor.run(1, read(kafka(labelled, topic=EXAMPLES)))
+
+    assert (world.closed("predictions"), world.closed("labels")) == (1, 3)
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift) == 1.0
+    assert world.metrics.value("evaluated_timestamp_seconds", **drift | {"kind": "label", "feature": "_label"}) == 2.0
+    told = [finding for window in world.history() for finding in window.findings]
+    of_labels = [f for f in told if f.kind in OF_EXAMPLES or f.feature == LABEL]
+    assert world.metrics.value("verdicts_total") - verdicts == len(of_labels)
 
 
 def test_f40_late_and_out_of_order_predictions_count_in_the_window_of_their_event(world: World) -> None:
@@ -434,7 +499,7 @@ def test_a_report_that_was_written_is_added_to_the_open_alert(world: World) -> N
     monitor.run(2, world.batch(10))
 
     assert world.statuses() == ["opened", "updated"]
-    assert world.published[-1].report == str(job.out)
+    assert world.published[-1].report == job.out.name
 
 
 def test_a_failed_report_disturbs_nothing(world: World) -> None:
@@ -495,6 +560,38 @@ def test_without_a_reference_rows_are_only_counted_until_one_is_frozen(tmp_path:
     assert "quiet" in {f.state for f in windows[2].findings}
 
 
+OTHER_CONTRACTS: dict[str, dict[str, Any]] = {
+    "feature added": {"features": [*CONTRACT.features, Numeric("wind", optional=True)]},
+    "feature removed": {"features": [CONTRACT.features[0], *CONTRACT.features[2:]]},
+    "vector grown": {"features": [*CONTRACT.features[:3], Vector("place", 3)]},
+    "number to words": {"features": [Categorical("distance", buckets=5), *CONTRACT.features[1:]]},
+    "segment removed": {"segments": ["carrier"]},
+    "segment added": {"segments": ["origin", "carrier", "tier"]},
+    "label renamed": {"label": BinaryLabel("delayed")},
+    "label of classes": {"label": ClassLabel("late", ["a", "b", "c"])},
+}
+
+
+@pytest.mark.parametrize("change", OTHER_CONTRACTS)
+def test_f39_nothing_is_compared_with_what_was_learned_under_another_contract(
+    world: World, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start().run(0, world.batch(WINDOW_ROWS))
+    changed = replace(pipeline("flights"), contract=replace(CONTRACT, **OTHER_CONTRACTS[change]))
+    output = [0.2, 0.3, 0.5] if change == "label of classes" else 0.5
+    asked: dict[str, dict[str, Any]] = {"vector grown": {"place": [0.0] * 3}, "number to words": {"distance": "x"}}
+    monitor = world.start(changed)
+    for number in range(1, 4):
+        values = [value | asked.get(change, {}) for value in features(world.rng, WINDOW_ROWS)]
+        told = [record(number * WINDOW_ROWS + i, value, output=output) for i, value in enumerate(values)]
+        monitor.run(number, read(kafka(told, offset=number * WINDOW_ROWS)))
+
+    assert [window.rows for window in world.history()] == [WINDOW_ROWS] * 3
+    assert not [f for window in world.history() for f in window.findings if f.state != "not enough data"]
+    assert world.published == []
+    assert "learned under contract" in caplog.text
+
+
 def test_windows_wait_for_a_store_that_does_not_answer(world: World) -> None:
     monitor = world.start()
     monitor.run(0, world.batch(100))
@@ -529,9 +626,32 @@ def test_only_the_last_two_states_are_kept(world: World) -> None:
 
 
 def test_what_explains_is_told_in_the_alerts(world: World) -> None:
-    monitor = world.start(
-        explain=lambda findings, window, compared: [msgspec.structs.replace(f, weight=0.25) for f in findings]
-    )
+    shares = {"dep_hour": 0.25, "distance": 0.5, **{f"other-{i:02d}": 0.01 for i in range(20)}}
+    monitor = world.start(explain=lambda findings, window, compared: shares)
     for number in range(2):
         monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
-    assert {alert.weight for alert in world.published} == {0.25}
+    [opened] = [alert for alert in world.published if alert.alert_key == KEY]
+    assert opened.weight == 0.5
+    assert opened.ranking[:3] == (("distance", 0.5), ("dep_hour", 0.25), ("other-00", 0.01))
+    assert len(opened.ranking) == 10
+    assert (opened.rows, opened.reference_rows) == (WINDOW_ROWS, 4_000)
+
+
+@pytest.mark.parametrize(("windows", "times", "closed"), [(12, 4, 3), (3, 0.25, 11)])
+def test_windows_of_another_length_begin_anew_and_keep_the_open_alerts(
+    world: World, windows: int, times: float, closed: int
+) -> None:
+    monitor = world.start()
+    for number in range(3):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.statuses() == ["opened"]
+    monitor = world.start(replace(pipeline("flights"), monitoring=replace(MONITORING, window=WINDOW * times)))
+    for number in range(3, 3 + windows):
+        monitor.run(number, world.batch(WINDOW_ROWS, shift=1.0))
+    assert world.closed() == closed
+    assert world.metrics.value("late_rows_total") == 0
+    assert {record.start.year for record in world.history()} == {START.year}
+    assert world.statuses() == ["opened"]
+    for number in range(3 + windows, 3 + 3 * windows):
+        monitor.run(number, world.batch(WINDOW_ROWS))
+    assert world.statuses()[-1] == "resolved"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from monitors.baseline import Baseline, Frozen
 from monitors.content import Content
-from monitors.explaining import Explainer, given_back, samples_of, shares
+from monitors.explaining import Explainer, given_back, ranked, samples_of, shares, weighed
 from monitors.findings import Finding
 from monitors.questions import Compared
 from stream_trainer.contract import BinaryLabel, Categorical, Contract, Numeric, Vector
@@ -201,32 +201,35 @@ def test_findings_get_the_weight_of_their_feature_and_a_window_is_explained_once
     explain, _, counted = explainer()
     monkeypatch.setattr(explain, "_predict", lambda _version: by_used)
     for key in (1, 1, 2):
-        found = explain(DRIFT, *frozen(table(1, used=1.0), key))
+        weights = explain(DRIFT, *frozen(table(1, used=1.0), key))
+        found = weighed(DRIFT, weights)
         assert found[0].weight is not None
         assert found[0].weight > 0.95
         assert found[1].weight is None
+        assert ranked(weights)[0] == ("used", found[0].weight)
+        assert {name for name, _ in ranked(weights)} == {"used", "unused", "word"}
     assert counted == ["explained", "explained"]
     quiet = [Finding(kind="drift", feature="used", against="learned", state="quiet")]
-    assert explain(quiet, *frozen(table(1, used=1.0), 3)) == quiet
+    assert explain(quiet, *frozen(table(1, used=1.0), 3)) == {}
     window, compared = frozen(table(1, used=1.0), 4)
-    assert explain(DRIFT, Content(rows=4), compared) == DRIFT
-    assert explain(DRIFT, window, Compared(frozen=compared.frozen, served=None)) == DRIFT
+    assert explain(DRIFT, Content(rows=4), compared) == {}
+    assert explain(DRIFT, window, Compared(frozen=compared.frozen, served=None)) == {}
     assert counted == ["explained", "explained"]
 
 
 @pytest.mark.parametrize("trouble", [OSError("the store is away"), ValueError("no such version")])
 def test_a_failure_costs_the_explanation_only(trouble: Exception, caplog: pytest.LogCaptureFixture) -> None:
     explain, _, counted = explainer(trouble)
-    assert explain(DRIFT, *frozen(table(1, used=1.0), 1)) == DRIFT
+    assert explain(DRIFT, *frozen(table(1, used=1.0), 1)) == {}
     assert counted == ["failed"]
     assert str(trouble) in caplog.text
 
 
 def test_a_sample_without_a_feature_and_a_model_that_answers_nan_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     explain, _, counted = explainer()
-    assert explain(DRIFT, *frozen(table(1).drop_columns(["word"]), 1)) == DRIFT
+    assert explain(DRIFT, *frozen(table(1).drop_columns(["word"]), 1)) == {}
     monkeypatch.setattr(explain, "_predict", lambda _: lambda columns: np.full(len(columns["used"]), np.nan))
-    assert explain(DRIFT, *frozen(table(1), 2)) == DRIFT
+    assert explain(DRIFT, *frozen(table(1), 2)) == {}
     assert counted == ["failed", "failed"]
 
 
@@ -241,7 +244,7 @@ def test_a_model_that_never_answers_holds_nobody_up(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(explain, "_predict", hang)
     try:
         for key in (1, 2):  # the second does not even start
-            assert explain(DRIFT, *frozen(table(1), key)) == DRIFT
+            assert explain(DRIFT, *frozen(table(1), key)) == {}
     finally:
         released.set()
         busy = explain._busy

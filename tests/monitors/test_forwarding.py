@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from infra.broker import BrokerInfo
 from monitors.alert_log import open_alerts
 from monitors.findings import Severity
-from monitors.forwarding import PATH, Forwarder
+from monitors.forwarding import AGE_SECONDS, MOST_WAITING, PATH, Forwarder, Position
 from monitors.outgoing import Failed
 from monitors.query import _publisher
 from monitors.webhook import Webhook
@@ -34,13 +34,15 @@ PATIENCE = 30.0
 
 
 class Posted:
-    """A receiver that lets a test wait for what it got; `down` fails so many tries first."""
+    """A receiver that lets a test wait for what it got; `down` fails so many tries first, `never` those of some alerts."""
 
-    def __init__(self, down: int = 0) -> None:
+    def __init__(self, down: int = 0, never: Sequence[str] = ()) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.outcomes: list[str] = []
         self.ids: list[str] = []
         self.down = down
+        self.never = never
+        self.gone: Sequence[str] = ()
         self.tries = 0
         self._changed = threading.Condition()
 
@@ -48,20 +50,31 @@ class Posted:
         with self._changed:
             self.tries += 1
             self._changed.notify_all()
-            if self.tries <= self.down:
+            if self.tries <= self.down or msgspec.json.decode(body)["alert_key"] in self.never:
                 raise Failed("down", again=True)
+            if msgspec.json.decode(body)["alert_key"] in self.gone:
+                raise Failed("gone", again=False)
             self.bodies.append(msgspec.json.decode(body))
             self.ids.append(delivery_id)
             self._changed.notify_all()
 
-    def wait(self, *, posted: int = 0, tries: int = 0) -> list[str]:
-        """The keys and states that came, once there are so many."""
+    def wait(self, *, posted: int = 0, tries: int = 0, outcomes: int = 0) -> list[str]:
+        """The keys and states that came, once there are so many, so many were tried, and so many are done with."""
+
+        def done() -> bool:
+            return len(self.bodies) >= posted and self.tries >= tries and len(self.outcomes) >= outcomes
+
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.bodies) >= posted and self.tries >= tries, PATIENCE)
+            assert self._changed.wait_for(done, PATIENCE)
             return [f"{body['alert_key']} {body['status']}" for body in self.bodies]
 
-    def webhook(self, pause: float = 0.0) -> Webhook:
-        return Webhook(self, self.outcomes.append, pauses=(pause,))
+    def webhook(self) -> Webhook:
+        return Webhook(self, self._ended)
+
+    def _ended(self, outcome: str) -> None:
+        with self._changed:
+            self.outcomes.append(outcome)
+            self._changed.notify_all()
 
 
 class MemoryLog:
@@ -71,6 +84,7 @@ class MemoryLog:
         self.topic_id = "one"
         self.records: list[tuple[bytes, bytes | None]] = []
         self.troubles: list[Exception] = []
+        self.page = 10**9
         self._at = 0
         self._changed = threading.Condition()
 
@@ -97,8 +111,9 @@ class MemoryLog:
             if self.troubles:
                 raise self.troubles.pop()
             self._changed.wait_for(lambda: len(self.records) > self._at, seconds)
-            found = [Record(0, i, *self.records[i]) for i in range(self._at, len(self.records))]
-        self._at = len(self.records)
+            until = min(len(self.records), self._at + self.page)
+            found = [Record(0, i, *self.records[i]) for i in range(self._at, until)]
+        self._at = until
         return found
 
 
@@ -108,6 +123,11 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.log = MemoryLog()
         self.storage = LocalStorage(folder)
+        self.now = 0.0
+        self.waiting: list[int] = []
+
+    def position(self) -> Position:
+        return msgspec.json.decode(self.storage.get(PATH), type=Position)
 
     @contextmanager
     def forwarding(self, posted: Posted, pause: float = 0.0, least: Severity = "info") -> Iterator[None]:
@@ -115,7 +135,16 @@ class World:
         def opened() -> Iterator[MemoryLog]:
             yield self.log
 
-        forwarder = Forwarder(opened, posted.webhook(pause), self.storage, least=least, again_seconds=0.0)
+        forwarder = Forwarder(
+            opened,
+            posted.webhook(),
+            self.storage,
+            least=least,
+            pauses=(pause,),
+            again_seconds=0.0,
+            tell=self.waiting.append,
+            clock=lambda: self.now,
+        )
         forwarder.start()
         try:
             yield
@@ -242,6 +271,75 @@ def test_what_is_open_the_first_time_is_posted_when_it_is_severe_enough(world: W
         assert posted.wait(posted=1) == ["large opened"]
         world.log.alert("large", "resolved", severity="critical")
         assert posted.wait(posted=2) == ["large opened", "large resolved"]
+
+
+def test_a_receiver_that_is_away_for_hours_gets_what_was_raised_meanwhile_the_newest_of_each(world: World) -> None:
+    before, away, after = Posted(), Posted(down=10**9), Posted()
+    world.log.alert("a", "opened")
+    with world.forwarding(before):
+        before.wait(posted=1)
+    with world.forwarding(away):
+        world.log.alert("b", "opened")
+        away.wait(tries=6)  # more than there are pauses
+        world.log.alert("a", "resolved")
+        world.log.alert("b", "updated")
+        world.now = AGE_SECONDS - 1
+        away.wait(tries=12)
+    assert away.outcomes == []
+    with world.forwarding(after):
+        assert after.wait(posted=2) == ["a resolved", "b updated"]
+    assert world.position().told == {"b"}
+    assert max(world.waiting) == 2
+    assert world.waiting[-1] == 0
+
+
+def test_an_alert_that_a_receiver_never_takes_holds_up_no_other_and_is_given_up_after_a_day(world: World) -> None:
+    posted = Posted(never=["poison"])
+    with world.forwarding(posted):
+        world.log.alert("poison", "opened")
+        for number, status in enumerate(("opened", "updated", "resolved"), 1):
+            world.log.alert("a", status)
+            assert posted.wait(posted=number)[-1] == f"a {status}"
+        assert posted.outcomes == ["delivered"] * 3
+        world.now = AGE_SECONDS
+        posted.wait(outcomes=4)
+        world.log.alert("b", "opened")
+        assert posted.wait(posted=4)[-1] == "b opened"
+    assert posted.outcomes == ["delivered"] * 3 + ["failed", "delivered"]
+    assert world.position().waiting == {}
+    assert world.position().told == {"b"}
+
+
+def test_what_the_receiver_refuses_for_good_leaves_it_with_what_it_believed(world: World) -> None:
+    posted = Posted()
+    with world.forwarding(posted, least="warning"):
+        world.log.alert("a", "opened", severity="critical")
+        posted.wait(posted=1)
+        posted.gone = ["a"]
+        world.log.alert("a", "resolved", severity="critical")
+        world.log.alert("b", "opened", severity="critical")
+        posted.wait(posted=2)
+        posted.gone = []
+        world.log.alert("a", "updated", severity="info")
+        assert posted.wait(posted=3)[-1] == "a updated"
+    assert posted.outcomes == ["delivered", "failed", "delivered", "delivered"]
+
+
+def test_while_too_many_wait_the_topic_holds_the_others(world: World) -> None:
+    away, after = Posted(down=10**9), Posted()
+    many = MOST_WAITING + 20
+    for number in range(many):
+        world.log.alert(f"{number:04d}", "resolved")
+    with world.forwarding(away):
+        wait_for_position(world)
+    world.log.page = 10
+    for number in range(many):
+        world.log.alert(f"{number:04d}", "opened")
+    with world.forwarding(away, pause=600.0):
+        away.wait(tries=MOST_WAITING)
+    assert MOST_WAITING <= len(world.position().waiting) < many
+    with world.forwarding(after):
+        assert after.wait(posted=many) == [f"{number:04d} opened" for number in range(many)]
 
 
 def test_f38_a_crash_between_posting_and_noting_it_posts_again_under_the_same_id(world: World) -> None:

@@ -1,7 +1,7 @@
 """The gauges of the monitor: what they say, that they are bounded, and that names from data cannot break the text."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +95,23 @@ def test_a_round_replaces_the_one_before_it() -> None:
     assert found["evaluated_timestamp_seconds"] == {("drift", "b", "", "learned"): 200}
 
 
+def test_each_half_is_told_by_itself_and_neither_renews_the_other() -> None:
+    times = iter([100.0, 200.0, 300.0])
+    metrics = Metrics(clock=lambda: next(times))
+    label_ = finding("_label", kind="label", state="quiet")
+    metrics.evaluated([finding()], window_end=END, figures={"estimated_log_loss": 0.5})
+    for loss in (0.25, 0.125):
+        metrics.evaluated([label_], window_end=END - timedelta(hours=1), figures={"log_loss": loss}, half="labels")
+    found = scraped(metrics.registry)
+    assert found["evaluated_timestamp_seconds"] == {
+        ("drift", "distance", "", "learned"): 100,
+        ("label", "_label", "", "learned"): 300,
+    }
+    assert found["verdicts"] == {("drift",): 1, ("quiet",): 2}
+    assert found["figure"] == {("estimated_log_loss",): 0.5, ("log_loss",): 0.125}
+    assert found["window_end_timestamp_seconds"] == {(): END.timestamp()}
+
+
 def test_both_references_have_series_and_of_several_scales_the_surest_is_told() -> None:
     scales = [finding(p_value=p, windows=w) for p, w in ((0.2, 1), (1e-9, 16), (0.1, 4))]
     found = told([*scales, finding(against="baseline", p_value=0.5)])
@@ -144,7 +161,9 @@ def test_a_label_is_printable_short_and_can_be_encoded(text: str) -> None:
 @given(st.lists(st.tuples(st.text(), st.text(), st.floats(0, 1)), max_size=20))
 def test_no_name_breaks_the_text_that_is_scraped(names: list[tuple[str, str, float]]) -> None:
     standing = Standing()
-    standing.evaluated(Round([finding(f, s, p_value=p) for f, s, p in names], 1.0, None, {f: p for f, _, p in names}))
+    standing.evaluated(
+        "predictions", Round([finding(f, s, p_value=p) for f, s, p in names], 1.0, None, {f: p for f, _, p in names})
+    )
     standing.standing([OpenAlert(f, "drift", "warning", f, s) for f, s, _ in names])
     registry = CollectorRegistry()
     registry.register(standing)

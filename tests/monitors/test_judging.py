@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from monitors import life
 from monitors.alerts import Alert
 from monitors.baseline import Baseline, Frozen
 from monitors.content import MIXED, Content
+from monitors.findings import Finding
 from monitors.history import Curve, WindowRecord
 from monitors.judging import FEATURES, Judge, joined
 from monitors.life import Life, LifePolicy
@@ -178,3 +180,18 @@ def test_the_record_of_a_window_is_the_same_whichever_topic_closed_it_first() ->
     assert (first.rows, first.versions, first.scores) == (second.rows, second.versions, second.scores)
     assert {curve.feature for curve in first.curves} == {curve.feature for curve in second.curves} == {"x", LABEL}
     assert joined(first, asked, labels=False).scores == first.scores
+
+
+def test_judging_a_window_of_labels_again_repeats_no_finding() -> None:
+    found = [
+        Finding(kind="label", feature=LABEL, against="learned", state="quiet"),
+        Finding(kind="quality", feature=LABEL, against="learned", state="quiet"),
+        Finding(kind="loss", feature="", against="learned", state="quiet"),
+    ]
+    asked = WindowRecord(
+        start=START, end=START + WINDOW, rows=1, findings=[msgspec.structs.replace(found[1], feature="x")]
+    )
+    labelled = WindowRecord(start=START, end=START + WINDOW, rows=0, findings=found)
+    once = joined(asked, labelled, labels=True)
+    assert joined(once, labelled, labels=True) == once
+    assert len(joined(once, asked, labels=False).findings) == 4

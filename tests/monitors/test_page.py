@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +21,8 @@ from monitors.history import History, WindowRecord
 from monitors.page.app import MAX_FINDINGS, create_page
 from monitors.page.board import Board
 from monitors.page.events import Events, Hub, Pace
-from monitors.page.server import bound, served
+from monitors.page.protocol import PageProtocol
+from monitors.page.server import MAX_CONNECTIONS, bound, served
 from monitors.page.sources import Age, ShownAlert, Sources
 from stream_trainer.errors import StoreUnavailable, UsageError
 from stream_trainer.store.storage import LocalStorage
@@ -515,6 +518,46 @@ def test_a_free_port_is_taken_and_told_and_events_come_over_it(live: tuple[Board
         assert next(lines) == "retry: 2000"
         revisions = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
         assert set(revisions) == {"windows", "alerts", "versions", "freshness"}
+        board.sources = replace(board.sources, ages=lambda: [Age(name="new", since=datetime.now(UTC))])
+        board.refresh()
+        assert "event: freshness" in lines
+
+
+def silent(to: tuple[str, int], sent: bytes = b"") -> socket.socket:
+    """A connection without a whole request."""
+    made = socket.create_connection(to, timeout=30)
+    made.sendall(sent)
+    return made
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /api/state HTT", b"GET /api/nothing HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"])
+def test_connections_that_ask_nothing_end_and_leave_the_page_to_others(
+    known: Sources, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PageProtocol, "look_seconds", 0.05)
+    with bound("127.0.0.1", 0) as address, served(address, known, every=3600), ExitStack() as opened:
+        to = address.listener.getsockname()
+        many = [opened.enter_context(closing(silent(to, sent))) for _ in range(MAX_CONNECTIONS + 2)]
+        for connection in many:
+            while connection.recv(4096):
+                pass
+        with Client(base_url=address.url) as client:
+            assert client.get("/api/state").status_code == 200
+
+
+def test_an_answer_that_goes_on_is_not_ended(known: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PageProtocol, "look_seconds", 0.01)
+    with (
+        bound("127.0.0.1", 0) as address,
+        served(address, known, every=3600) as board,
+        Client(base_url=address.url, timeout=10) as client,
+        client.stream("GET", "/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 2000"
+        for _ in range(3):  # each is looked at once and ended, and so was the stream looked at
+            with closing(silent(address.listener.getsockname())) as other:
+                assert other.recv(1) == b""
         board.sources = replace(board.sources, ages=lambda: [Age(name="new", since=datetime.now(UTC))])
         board.refresh()
         assert "event: freshness" in lines

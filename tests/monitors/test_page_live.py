@@ -38,6 +38,7 @@ FIELDS = [
     "offsets",
     "ranges",
     "report",
+    "plot",
     "ranking",
     "opened_at",
     "p_value",
@@ -107,6 +108,20 @@ def test_of_a_report_the_name_is_shown_and_never_its_folder() -> None:
     assert shown_alert("k", {"features": ["a", "b"]}).features == ["a", "b"]
     assert shown_alert("k", {"features": [1]}).features == []
     assert shown_alert("k", {"report": "/var/data/reports/flights/drift-a-2026.html"}).report == "drift-a-2026.html"
+    assert shown_alert("k", {"report": "https://monitor.example/reports/drift-a.html"}).report == "drift-a.html"
+
+
+@pytest.mark.parametrize(
+    ("plot", "shown"),
+    [
+        ("https://monitor.example/#cell?feature=a&start=x", "#cell?feature=a&start=x"),
+        ("/#cell?feature=a%23cell%3F", "#cell?feature=a%23cell%3F"),
+        ("javascript:alert(1)", None),
+        ("x" * 10_000 + "#cell?feature=a", None),
+    ],
+)
+def test_of_a_plot_the_cell_is_shown_on_this_page_wherever_it_leads(plot: str, shown: str | None) -> None:
+    assert shown_alert("k", {"plot": plot}).plot == shown
 
 
 def test_critical_and_new_ones_come_first_and_resolved_ones_last() -> None:

@@ -131,7 +131,10 @@ def test_a_shift_opens_an_alert_and_its_end_resolves_it(live: Live, caplog: pyte
     live.until(reported)
     updated = live.alerts()[-1]
     assert updated.value["status"] == "updated"
-    assert "distance" in Path(updated.value["report"]).read_text()
+    name = updated.value["report"].removeprefix("http://127.0.0.1:8002/reports/")
+    assert "distance" in (live.settings.data_dir / "reports" / live.pipeline.name / name).read_text()
+    assert updated.value["plot"].startswith("http://127.0.0.1:8002/#cell?start=")
+    assert updated.value["ranking"][0] == ["distance", updated.value["weight"]]
 
     deadline = time.monotonic() + SECONDS
     while live.alerts()[-1].value["status"] != "resolved":

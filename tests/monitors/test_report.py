@@ -17,7 +17,8 @@ from monitors.columns import usable_columns
 from monitors.content import PRIORITY
 from monitors.evidence import Evidence, decoded, encoded, scores_for_report
 from monitors.findings import Effect, Finding
-from monitors.reports import Job, Reports, prune, report_job
+from monitors.page.sources import is_report_name
+from monitors.reports import MOST_WAITING, Job, Reports, prune, report_job
 from stream_trainer.reference import table_to_bytes
 from stream_trainer.settings import environment
 from tests.security.test_webhook import ALERT
@@ -42,9 +43,6 @@ FINDINGS = [
 ]
 
 
-EVIDENCE = Evidence(pipeline="flights", end=START)
-
-
 def _job(folder: Path) -> Job:
     rng = np.random.default_rng(3)
     reference, _ = frozen(rng)
@@ -55,7 +53,7 @@ def _job(folder: Path) -> Job:
 
 
 def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> None:
-    reports = Reports()
+    reports = Reports(tmp_path / "reports")
     reports.ask(_job(tmp_path / "reports"))
     outcome = reports.wait(120)
 
@@ -67,7 +65,8 @@ def test_a_report_names_the_features_and_needs_no_network(tmp_path: Path) -> Non
     assert "carrier" in html
     assert "dep_hour" not in html  # all its values are missing: left out, the others are there
     assert '<script src="http' not in html
-    assert [path.name for path in outcome.job.out.parent.iterdir()] == [outcome.job.out.name]
+    assert {path.name for path in outcome.job.out.parent.iterdir()} == {outcome.job.out.name, "waiting"}
+    assert list((tmp_path / "reports" / "waiting").iterdir()) == []
     assert "What the monitor decided" in html
     [stored] = (tmp_path / "workspace").rglob("snapshots/*.json")
     assert our_scores(stored) == {
@@ -107,11 +106,21 @@ print(project.name, points[0].timestamp.isoformat(), len(ours))
     return done.stdout.strip()
 
 
+def nothing(folder: Path, number: int = 0) -> Job:
+    """A job of another window each, which fails."""
+    empty, end = table_to_bytes(pa.table({})), START + timedelta(hours=number)
+    evidence = Evidence(pipeline="flights", end=end)
+    return Job((("drift/x", START),), folder / f"none-{number}.html", empty, empty, evidence)
+
+
+def waiting(folder: Path) -> list[str]:
+    return sorted(path.name.partition("-")[2] for path in (folder / "waiting").iterdir())
+
+
 def test_a_report_that_takes_too_long_ends_and_the_next_one_runs(tmp_path: Path) -> None:
-    reports = Reports(timeout_seconds=1)
+    reports = Reports(tmp_path, timeout_seconds=1)
     reports.ask(_job(tmp_path))
-    nothing = table_to_bytes(pa.table({}))
-    reports.ask(Job((("drift/x", START),), tmp_path / "none.html", nothing, nothing, EVIDENCE))
+    reports.ask(nothing(tmp_path))
 
     slow, empty = reports.wait(60), reports.wait(60)
 
@@ -120,24 +129,77 @@ def test_a_report_that_takes_too_long_ends_and_the_next_one_runs(tmp_path: Path)
     assert empty is not None
     assert empty.written is False
     assert reports.finished() is None
+    assert waiting(tmp_path) == []
 
 
-def test_closing_ends_the_process(tmp_path: Path) -> None:
-    reports = Reports()
-    reports.ask(_job(tmp_path))
-    reports.close()
-
-    assert reports.finished() is None
+def test_what_runs_and_waits_at_the_end_is_written_by_the_next_one(tmp_path: Path) -> None:
+    first = Reports(tmp_path)
+    job, other = _job(tmp_path), nothing(tmp_path, number=9)
+    first.ask(job)
+    first.ask(other)
+    first.ask(job)  # a micro-batch that comes back
+    first.close()
     assert list(tmp_path.glob("*.html")) == []
+    assert waiting(tmp_path) == [f"{job.out.stem}.job", "none-9.job"]
+
+    (tmp_path / "waiting" / "0-torn.job").write_bytes(b"torn")
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    second = Reports(moved)
+    assert second.finished() is None
+    written, failed = second.wait(120), second.wait(120)
+    assert written is not None
+    assert written.written
+    assert (written.job.alerts, written.job.out) == (job.alerts, moved / job.out.name)
+    assert failed is not None
+    assert (failed.job.out.name, failed.written) == ("none-9.html", False)
+    assert waiting(moved) == []
+
+
+def test_of_too_many_the_oldest_are_given_up_and_told(tmp_path: Path) -> None:
+    reports = Reports(tmp_path)
+    for number in range(MOST_WAITING + 3):
+        reports.ask(nothing(tmp_path, number))
+    reports.close()  # the first was running
+    told = [reports.finished() for _ in range(2)]
+    assert [one and (one.job.out.name, one.written, one.detail) for one in told] == [
+        (f"none-{number}.html", False, "more than 20 wait") for number in (1, 2)
+    ]
+    assert len(waiting(tmp_path)) == MOST_WAITING + 1
+
+
+def test_where_nothing_can_be_kept_a_report_is_given_up_and_told(tmp_path: Path) -> None:
+    (tmp_path / "waiting").touch()
+    reports = Reports(tmp_path)
+    reports.ask(nothing(tmp_path))
+    told = reports.finished()
+    assert told is not None
+    assert told.detail.startswith("it cannot wait: ")
+    assert reports.finished() is None
+
+
+def named(tmp_path: Path, key: str) -> str:
+    reference, _ = frozen(np.random.default_rng(3))
+    opened = msgspec.structs.replace(ALERT, alert_key=key)
+    job = report_job(tmp_path, [opened], pa.table({"_priority": [1]}), reference, 10)
+    assert job.out.parent == tmp_path
+    return job.out.name
 
 
 def test_a_file_name_cannot_leave_its_folder(tmp_path: Path) -> None:
-    opened = msgspec.structs.replace(ALERT, alert_key="drift/../../etc/x y")
-    reference, _ = frozen(np.random.default_rng(3))
-    job = report_job(tmp_path, [opened], pa.table({"_priority": [1]}), reference, 10)
+    assert named(tmp_path, "drift/../../etc/x y").startswith("drift-etc-x-y-2026")
 
-    assert job.out.parent == tmp_path
-    assert job.out.name.startswith("drift-..-..-etc-x-y-2026")
+
+@pytest.mark.parametrize("segment", ["x" * 256, "a..b", "\U0001f600" * 256, ".", "", "-"])
+def test_whatever_a_segment_is_called_its_report_can_be_written_and_is_shown(tmp_path: Path, segment: str) -> None:
+    name = named(tmp_path, f"drift/learned/distance/origin={segment}")
+    assert is_report_name(name)
+    (tmp_path / name).with_suffix(".partial").touch()
+    assert (tmp_path / name).with_suffix(".partial").name == name.removesuffix(".html") + ".partial"
+
+
+def test_keys_that_are_written_alike_have_reports_of_their_own(tmp_path: Path) -> None:
+    keys = ["quality/a b", "quality/a-b", "quality/a/b", "quality/" + "x" * 300, "quality/" + "x" * 301]
+    assert len({named(tmp_path, key) for key in keys}) == len(keys)
 
 
 def test_only_the_newest_reports_are_kept(tmp_path: Path) -> None:

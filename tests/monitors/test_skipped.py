@@ -18,7 +18,7 @@ def where(offset: int, partition: int = 0) -> Kafka:
 
 
 def row(offset: int, at: int, partition: int = 0) -> Asked:
-    return Asked(where(offset, partition), at, at, None, None)  # type: ignore[arg-type]
+    return Asked(where(offset, partition), at, None, None)  # type: ignore[arg-type]
 
 
 def test_it_belongs_to_the_window_that_its_partition_had_reached() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from monitors import content, sketches
 from monitors.content import KEPT_VERSIONS, OLDER, Content
 from monitors.summary import MAX_WINDOWS, PAYLOAD, Before, Summarise, Summary, add, total
+from monitors.windows import Closed, Windows, close, extend
 from stream_trainer.reference import LABEL, OUTPUT, moments, table_from_bytes, unpack
 
 from .worlds import (
@@ -115,6 +116,12 @@ def test_every_good_record_is_counted_once_per_feature_and_segment() -> None:
         (record(0, GOOD, event_time="9999-12-31T23:59:59Z"), "out_of_range"),
         (record(0, GOOD, event_time=START + timedelta(days=3)), "out_of_range"),
         (record(0, GOOD, event_time="0001-01-01T00:00:00+23:00", role=7), "wrong_type"),
+        (record(0, GOOD, event_time="0001-01-01T00:00:00Z"), "out_of_range"),
+        (record(0, GOOD, event_time="1899-12-31T23:59:59Z"), "out_of_range"),
+        (record(0, GOOD, model_version=2**53), "out_of_range"),
+        (record(0, GOOD, model_version=2**63), "out_of_range"),
+        (json.dumps(json.loads(record(0, GOOD)) | {"model_version": 10**30}).encode(), "out_of_range"),
+        (record(0, GOOD, model_version=-1), "out_of_range"),
         (record(0, {"distance": "far", "place": [0, 0]}), "wrong_type"),
         (record(0, {"distance": 1.0, "place": [0]}), "out_of_range"),
         (record(0, {"distance": 1.0}), "missing_field"),
@@ -191,6 +198,48 @@ def test_no_event_time_counts_for_more_than_the_moment_kafka_got_it() -> None:
     ahead = [record(i, GOOD, event_time=START + timedelta(hours=20)) for i in range(9)]
     summary = worker().of(kafka(ahead, after=60.0))
     assert set(summary.predictions.highest[f"{PREDICTIONS}/0"]) == {int((START.timestamp() + 60) * 1e6)}
+    assert list(summary.predictions.windows) == [FIRST + 60 // WINDOW.seconds]
+    assert (only(summary).first, only(summary).last) == (START + timedelta(minutes=1),) * 2
+
+
+CAME = st.lists(st.tuples(st.floats(0, 20), st.floats(-1, 86_000)), min_size=1, max_size=30)
+
+
+@given(CAME, st.data())
+@settings(deadline=None, max_examples=50)
+def test_s18_event_times_far_ahead_make_no_row_late_and_open_no_further_window(
+    came: list[tuple[float, float]], data: Any
+) -> None:
+    """Each comes a little after the one before and says that it is of up to a day later; cut anywhere, windows are the same."""
+    times = np.cumsum([step for step, _ in came]).tolist()
+    said = [START + timedelta(seconds=at + ahead) for at, (_, ahead) in zip(times, came, strict=True)]
+    values = [[record(i, GOOD, event_time=at)] for i, at in enumerate(said)]
+    log = pa.concat_batches([kafka(values[i], offset=i, after=at) for i, at in enumerate(times)])
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(came)))) | {len(came)})
+
+    def held(cuts: list[int]) -> tuple[dict[int, int], int]:
+        windows, start = Windows(), 0
+        found: list[Closed] = []
+        for cut in cuts:
+            work = worker(1, reference=None, digest=None, predictions=windows.before)
+            windows = extend(windows, work.of(log.slice(start, cut - start)).predictions, sample_rows=1)
+            windows, closed = close(windows, length=WINDOW, lateness=timedelta(seconds=1))
+            found, start = [*found, *closed], cut
+        rows = {one.number: one.content.rows for one in found} | {n: w.rows for n, w in windows.open.items()}
+        return rows, windows.late + sum(one.late for one in found)
+
+    rows, late = held(cuts)
+    assert (rows, late) == held([len(came)]) == (rows, 0)
+    assert max(rows) <= (START.timestamp() + times[-1]) // WINDOW.total_seconds()
+
+
+def test_s18_an_example_of_the_first_year_counts_where_a_window_can_begin() -> None:
+    first = example(1, GOOD, label=1, scheduled_at="0001-01-01T00:00:00Z")
+    part = worker(window=timedelta(days=7)).of(kafka([first] * 5, topic=EXAMPLES)).examples
+    windows = extend(Windows(), part, sample_rows=1)
+    after = worker(window=timedelta(days=7)).of(kafka([example(1, GOOD, label=1)] * 5, topic=EXAMPLES, offset=5))
+    _, closed = close(extend(windows, after.examples, sample_rows=1), length=timedelta(days=7), lateness=timedelta(0))
+    assert (closed[0].start.year, closed[0].content.rows) == (1899, 5)
 
 
 def test_examples_count_in_the_window_that_time_had_reached_when_they_came() -> None:
@@ -242,6 +291,25 @@ def test_summaries_add_up_in_any_order_and_grouping(a: Any, b: Any, c: Any) -> N
     assert forward == _plain(add(z, add(y, x, sample_rows=4), sample_rows=4))
     assert forward == _plain(total([Summary(), y, x, z], sample_rows=4))
     assert forward == _plain(worker(4).of(pa.concat_batches(batches)))
+
+
+def test_records_are_taken_some_bytes_at_a_time_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = kafka(_values([(i, 1 + i % 3, 1.0 + i % 5, True) for i in range(300)]))
+    whole = next(iter(worker(4)(iter([batch]))))
+    pieces: list[int] = []
+    of = Summarise.of
+
+    def counted(self: Summarise, piece: pa.RecordBatch, *known: Any) -> Summary:
+        pieces.append(piece.num_rows)
+        return of(self, piece, *known)
+
+    monkeypatch.setattr(Summarise, "of", counted)
+    monkeypatch.setattr("monitors.summary._AT_ONCE", 20_000)
+    again = next(iter(worker(4)(iter([batch, batch.slice(0, 0)]))))
+    assert len(pieces) > 5
+    assert sum(pieces) == 300
+    told = [msgspec.msgpack.decode(one.column(0)[0].as_py(), type=Summary) for one in (whole, again)]
+    assert _plain(told[0]) == _plain(told[1])
 
 
 @given(st.lists(st.integers(1, 200), max_size=150), st.lists(st.integers(1, 200), max_size=150))

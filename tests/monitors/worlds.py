@@ -41,7 +41,7 @@ ROWS_A_SECOND = 100
 WINDOW_ROWS = 500
 WINDOW = timedelta(seconds=WINDOW_ROWS / ROWS_A_SECOND)
 # Rows are drawn one by one, and some worlds have moved before their first window.
-MONITORING = Monitoring(window=WINDOW, lateness=timedelta(0), silence=None, staleness=None)
+MONITORING = Monitoring(window=WINDOW, lateness=timedelta(0), silence=None, unlabelled=None, staleness=None)
 PREDICTIONS, EXAMPLES = "flights.predictions", "flights.examples"
 Rng = np.random.Generator
 

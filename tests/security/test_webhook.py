@@ -30,7 +30,6 @@ from tests.monitors.worlds import alert
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALERT = alert(alert_key="drift/distance", severity="critical", feature="distance", message="distance differs")
 BODY = msgspec.json.encode(ALERT)
-NEVER = threading.Event()
 
 
 def never(host: str, port: int) -> list[str]:
@@ -170,7 +169,7 @@ def test_s11_an_address_of_the_inside_is_not_called(address: str, connected: lis
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"])
 def test_s11_a_public_address_is_public(address: str) -> None:
-    assert choose(parse("http://hooks.example.com/"), (), leads_to(address)) == address
+    assert choose(parse("http://hooks.example.com/"), (), leads_to(address)) == [address]
 
 
 @pytest.mark.parametrize("host", ["localhost", "[::1]", "127.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]"])
@@ -225,14 +224,15 @@ def test_s11_what_the_resolver_refuses_is_a_failed_look_up(monkeypatch: pytest.M
 
 
 def test_s11_a_body_that_is_too_large_is_not_sent() -> None:
-    with pytest.raises(Forbidden, match="at most 262144 are sent"):
+    with pytest.raises(Failed, match="at most 262144 are sent") as failed:
         post(parse("http://hooks.example.com/"), bytes(outgoing.MAX_BODY_BYTES + 1), {}, resolver=never)
+    assert not failed.value.again
 
 
 def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:
     target = parse("https://hooks.example.com/")
     for allow in (["hooks.example.com"], ["HOOKS.example.com:443"], ["other", "hooks.example.com"]):
-        assert choose(target, allow, leads_to("8.8.8.8")) == "8.8.8.8"
+        assert choose(target, allow, leads_to("8.8.8.8")) == ["8.8.8.8"]
     for allow in (["example.com"], ["hooks.example.com:80"], [".example.com"], ["8.8.8.8"], [""]):
         with pytest.raises(Forbidden, match="webhook_allow"):
             choose(target, allow, leads_to("8.8.8.8"))
@@ -240,7 +240,7 @@ def test_s11_with_a_list_only_what_is_on_it_is_called() -> None:
 
 def test_s11_a_private_address_needs_its_address_and_port_on_the_list() -> None:
     target = parse("http://hooks.example.com:9000/")
-    assert choose(target, ["10.0.0.5:9000"], leads_to("10.0.0.5")) == "10.0.0.5"
+    assert choose(target, ["10.0.0.5:9000"], leads_to("10.0.0.5")) == ["10.0.0.5"]
     for allow in (["10.0.0.5"], ["10.0.0.5:80"], ["10.0.0.0/8:9000"], ["hooks.example.com:9000"]):
         with pytest.raises(Forbidden):
             choose(target, allow, leads_to("10.0.0.5"))
@@ -330,6 +330,22 @@ def test_s11_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.Monkey
     with receiver(plain(204)) as found:
         assert post(parse(found.url), b"{}", {}, allow=found.allow) == 204
         assert connected == [("127.0.0.1", found.port)]
+
+
+def test_s11_of_several_addresses_the_next_is_tried_when_one_does_not_answer(connected: list[Any]) -> None:
+    outside = ["2a00:1450:4001::64", "8.8.8.8", "127.0.0.1"]
+    with receiver(plain(204)) as found:
+        target = parse(f"http://hooks.example.com:{found.port}/")
+        allow = [*found.allow, "hooks.example.com"]
+        assert post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside)) == 204
+        assert connected == [(address, found.port) for address in outside]
+        with pytest.raises(Failed, match="did not answer") as failed:
+            post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside[:2]))
+        assert failed.value.again
+        with pytest.raises(Forbidden):
+            post(target, b"{}", {}, allow=allow, resolver=leads_to(*outside, "10.0.0.1"))
+    many = [f"8.8.8.{last}" for last in range(1, 200)]
+    assert choose(target, [], leads_to(*many)) == many[: outgoing.MOST_ADDRESSES]
 
 
 def huge(handler: BaseHTTPRequestHandler) -> None:
@@ -456,7 +472,7 @@ def test_s11_opened_updated_and_resolved_are_posted_and_signed() -> None:
         )
         sending = webhook.webhook_of(chosen, metrics.webhook)
         assert sending is not None
-        assert all(sending.post(msgspec.json.encode(event), NEVER) for event in events)
+        assert [sending.post(msgspec.json.encode(event)) for event in events] == ["delivered"] * 3
     assert metrics.value("webhook_alerts_total", outcome="delivered") == 3
     assert [json.loads(body)["status"] for _, _, body in found.got] == ["opened", "updated", "resolved"]
     assert len({headers["x-stream-trainer-delivery"] for _, headers, _ in found.got}) == 3
@@ -466,21 +482,15 @@ def test_s11_opened_updated_and_resolved_are_posted_and_signed() -> None:
     assert path == "/hook?token=secret"
 
 
-def test_s11_what_fails_is_tried_again_under_the_same_id_and_then_counted() -> None:
+def test_s11_what_a_later_try_may_help_is_counted_when_it_was_the_last_and_has_one_id() -> None:
     down, gone = Failed("down", again=True), Failed("gone", again=False)
-    sender = Sender(down, down, None, down, down, down, gone, Forbidden("inside"), RuntimeError("a fault"), None)
-    sending = webhook.Webhook(sender, sender.counted.append, pauses=(0.0, 0.0))
-    assert all(sending.post(BODY, NEVER) for _ in range(6))
-    assert sender.counted == ["delivered", "failed", "failed", "refused", "failed", "delivered"]
+    inside, fault = Forbidden("inside"), RuntimeError("a fault")
+    sender = Sender(down, inside, fault, None, gone, down, inside, fault)
+    sending = webhook.Webhook(sender, sender.counted.append)
+    assert [sending.post(BODY) for _ in range(5)] == [None, None, None, "delivered", "failed"]
+    assert [sending.post(BODY, last=True) for _ in range(3)] == ["failed", "refused", "failed"]
+    assert sender.counted == ["delivered", "failed", "failed", "refused", "failed"]
     assert len({tried.id for tried in sender.tried}) == 1
-
-
-def test_s11_stopping_does_not_wait_for_the_next_try_and_the_alert_is_not_counted() -> None:
-    stop = threading.Event()
-    stop.set()
-    sender = Sender(Failed("down", again=True))
-    assert not webhook.Webhook(sender, sender.counted.append, pauses=(600.0,)).post(BODY, stop)
-    assert (len(sender.tried), sender.counted) == (1, [])
 
 
 def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture) -> None:
@@ -493,7 +503,7 @@ def test_s11_the_url_and_the_secret_do_not_show(caplog: pytest.LogCaptureFixture
     metrics = Metrics()
     sending = webhook.webhook_of(chosen.monitor, metrics.webhook)
     assert sending is not None
-    assert sending.post(BODY, NEVER)
+    assert sending.post(BODY, last=True) == "refused"
     assert metrics.value("webhook_alerts_total", outcome="refused") == 1
     assert "not a public address" in caplog.text
     assert canary not in caplog.text + repr(chosen) + chosen.model_dump_json() + repr(sending.__dict__)

@@ -72,15 +72,17 @@ def ours(piece: int) -> Spent:
     reference = freeze(contract, arrow(first))
     compared = Compared(frozen=Frozen("bench", reference), served=None)
 
-    def action() -> None:
+    def action(rows: int = ROWS) -> None:
         counts = np.zeros(reference.cells, np.int64)
-        for start in range(0, ROWS, piece):
+        for start in range(0, rows, piece):
             part = {name: column.slice(start, piece) for name, column in columns.items()}
             counts += coded(contract, reference, part).count()[0]
-        content = Content(rows=ROWS, digest="bench", counts=pack(counts))
+        content = Content(rows=rows, digest="bench", counts=pack(counts))
         questions = [q for q in asked_of_predictions(content, compared) if q.against == "baseline"]
         decide(questions, Round(budget=0.001))
 
+    if piece < ROWS:
+        action(piece)  # what is loaded on first use does not count
     return spent_on(action)
 
 

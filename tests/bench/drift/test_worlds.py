@@ -3,7 +3,20 @@
 import numpy as np
 import pytest
 
-from tests.bench.drift.worlds import CHANGES, QUIET, WORDS, Change, Family, bin_shares, draw, families, frame, words
+from tests.bench.drift import vocabularies
+from tests.bench.drift.worlds import (
+    CHANGES,
+    QUIET,
+    VOCABULARIES,
+    WORDS,
+    Change,
+    Family,
+    bin_shares,
+    draw,
+    families,
+    frame,
+    words,
+)
 
 NUMBERS: tuple[Family, ...] = ("normal", "lognormal", "ties")
 MANY = 200_000
@@ -44,3 +57,11 @@ def test_only_the_named_features_change() -> None:
     assert window["normal_0"].mean() == pytest.approx(0, abs=0.06)
     assert window["normal_4"].mean() == pytest.approx(0.5, abs=0.06)
     assert [change.applies("rare") for change in CHANGES] == [False] * 5 + [True]
+
+
+def test_vocabularies_are_laws() -> None:
+    assert [shares.sum() for shares in VOCABULARIES.values()] == pytest.approx([1.0] * len(VOCABULARIES))
+
+
+def test_quiet_words_alarm_no_more_often_than_stated() -> None:
+    assert vocabularies.rate("100 words alike", 2_000, 100) <= 0.1

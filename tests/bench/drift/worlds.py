@@ -15,11 +15,24 @@ from scipy.special import ndtr
 Family = Literal["normal", "lognormal", "ties", "rare"]
 Floats = NDArray[np.float64]
 
+
+def _zipf(words: int) -> Floats:
+    shares = 1 / np.arange(1, words + 1)
+    return np.asarray(shares / shares.sum())
+
+
 FAMILIES: tuple[Family, ...] = ("normal", "lognormal", "ties", "rare")
 ROWS = (50, 200, 1_000, 5_000, 50_000)
 FEATURES = (5, 20, 200)
 REFERENCE_ROWS = 20_000
 WORDS = 30
+# Probabilities of words of which only some have bins, or are ever seen before a window: not among the families above.
+VOCABULARIES: Mapping[str, Floats] = {
+    "100 words alike": np.full(100, 1 / 100),
+    "1,000 words alike": np.full(1_000, 1 / 1_000),
+    "300 words, Zipf": _zipf(300),
+    "ids, 1,000,000 alike": np.full(1_000_000, 1e-6),
+}
 _MOVED = 0.05
 
 

@@ -84,7 +84,10 @@ def watched(columns: Columns, days: NDArray[np.int64]) -> list[Day]:
     """
     numbers, groups = np.unique(days, return_inverse=True)
     first_week = int(np.searchsorted(days, numbers[0] + _WEEK))
-    reference = freeze(contract, {name: column.slice(0, first_week) for name, column in columns.items()})
+    chooses = np.arange(first_week) % 2 == 0
+    reference = freeze(contract, {name: column.slice(0, first_week) for name, column in columns.items()}, chooses)
+    kept = np.concatenate([~chooses, np.ones(len(days) - first_week, bool)])
+    columns, groups = {name: column.filter(pa.array(kept)) for name, column in columns.items()}, groups[kept]
     counted = coded(contract, reference, columns).count(groups.astype(np.int64), len(numbers))
     frozen = Frozen("year", reference)
     rows = np.bincount(groups)
