@@ -213,10 +213,14 @@ class Attendance:
             _log.warning("alert %s %s: %s", event.alert_key, event.status, event.message)
 
     def _grown(self, ends: Mapping[int, int], now: datetime) -> presence.Seen:
-        """When what the first look finds came is not known: it counts as new, and waits only where some of it was read since."""
+        """What waits is what the look before this one found: on a busy stream something has always just come.
+
+        When what the first look finds came is not known: it counts as new, and waits only where some of it was read since.
+        """
         if self._ends is None:
             self._read = {**ends, **self._read}
+        before = ends if self._ends is None else self._ends
         came = self._seen.came if self._ends == ends else now
         self._ends = ends
-        waiting = sum(max(0, end - self._read.get(partition, 0)) for partition, end in ends.items())
+        waiting = sum(max(0, end - self._read.get(partition, 0)) for partition, end in before.items())
         return msgspec.structs.replace(self._seen, came=came, waiting=waiting)

@@ -30,6 +30,7 @@ from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
 from monitors.status import Metrics
 from monitors.summary import Part, Summarise, Summary, total
 from monitors.windows import Closed, close, extend
+from stream_trainer.acting import HoldPromotion
 from stream_trainer.errors import StoreUnavailable
 from stream_trainer.monitoring import Monitoring
 from stream_trainer.pipeline import Pipeline
@@ -270,12 +271,17 @@ class Monitor:
 def patient(monitoring: Monitoring) -> LifePolicy:
     """Pauses of a few windows, where windows are long."""
     usual = LifePolicy()
+    pause = monitoring.unlabelled or timedelta(0)  # of labels, which may be as late
+    repeat_every = max(usual.repeat_every, 10 * monitoring.window)
+    if any(isinstance(rule.do, HoldPromotion) for rule in monitoring.actions):  # a hold ends when its alert is told
+        repeat_every = min(repeat_every, max(monitoring.hold_at_most, monitoring.window))
     return LifePolicy(
-        repeat_every=max(usual.repeat_every, 10 * monitoring.window),
+        repeat_every=repeat_every,
         repeat_followed=max(usual.repeat_followed, 10 * monitoring.window),
         cooldown=max(usual.cooldown, 3 * monitoring.window),
         patience=max(12, math.ceil(timedelta(days=1) / monitoring.window)),
-        remember=max(usual.remember, (SCALES[-1] + 12) * monitoring.window),
+        label_patience=max(12, math.ceil(max(pause, timedelta(days=1)) / monitoring.window)),
+        remember=max(usual.remember, (SCALES[-1] + 12) * monitoring.window) + pause,
     )
 
 

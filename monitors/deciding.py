@@ -17,7 +17,7 @@ from monitors.comparing import Counts, Measures, compare, compare_shares
 from monitors.effects import effects
 from monitors.findings import VERSION, Against, Effect, Finding, Kind
 from monitors.moved import moved_bins, moved_shares
-from monitors.usual import Past, Usual, Weighed, learn, weigh
+from monitors.usual import MEMORY, Past, Usual, Weighed, learn, weigh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +57,8 @@ class Round:
         budget: the probability of any alarm while nothing has changed (`scales.budgets`, or a share of it).
         windows: how many windows are taken together.
         min_rows: with fewer known values on either side there is no verdict.
-        usual_windows: so many single windows are seen before any verdict, and so many rounds before one where windows differ
-            by more than rows by chance; 0: every round is judged by rows alone.
+        usual_windows: so many windows are judged before any verdict, and so many rounds, of the newest `MEMORY`, where they
+            differ by more than rows by chance; 0: every round is judged by rows alone.
     """
 
     budget: float
@@ -278,23 +278,24 @@ def _weighed(
     """
     known = {} if usual is None else usual.past
     pasts = [known.get(_name(finding), Past()) for finding in findings]
-    alone = [known.get(_name(msgspec.structs.replace(finding, windows=1)), Past()).rounds for finding in findings]
     shared = np.array([f.rows / max(1, f.rows + f.reference_rows) for f in findings])
-    weighed = weigh(pasts, measures, shared, round_.usual_windows)
+    weighed = weigh(pasts, measures, shared, min(round_.usual_windows, MEMORY))
     teach = [finding.state != "not enough data" for finding in findings]
     found = []
     for i, finding in enumerate(findings):
-        judged = _in_light(finding, weighed, i, alone[i], round_.usual_windows) if teach[i] and usual else finding
+        judged = _in_light(finding, weighed, i, usual.windows, round_.usual_windows) if teach[i] and usual else finding
         told = judged.state != "not enough data" and judged.p_value <= round_.budget
         found.append(msgspec.structs.replace(judged, detail=judged.detail + moved(i)) if told else judged)
     return _Answers(found, pasts, measures, weighed, teach)
 
 
-def _in_light(finding: Finding, weighed: Weighed, i: int, alone: int, needed: int) -> Finding:
-    """`alone`: single windows that were seen; the first few may have been alike by chance."""
-    seen = alone if alone < needed else int(weighed.waits[i])
-    if seen >= 0 and seen < needed:
-        return _silent(finding, f"how much windows usually differ is not known yet: {seen} of {needed}")
+def _in_light(finding: Finding, weighed: Weighed, i: int, windows: int, needed: int) -> Finding:
+    """`windows`: that were judged before; the first few may have been alike by chance."""
+    if windows < needed:
+        return _silent(finding, f"how much windows usually differ is not known yet: {windows} of {needed}")
+    if weighed.waits[i] >= 0:
+        rounds = f"{weighed.waits[i]} of {min(needed, MEMORY)}"
+        return _silent(finding, f"how much windows usually differ is not known yet: {rounds}")
     if not weighed.times[i]:
         return finding
     return msgspec.structs.replace(

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from stream_trainer import acting
+from stream_trainer.reference.pseudo import LABEL
 
 Kind = acting.Kind
 Against = Literal[
@@ -39,6 +40,11 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     jensen_shannon: float | None = None
     kolmogorov_smirnov: float | None = None
     wasserstein: float | None = None
+
+
+def of_examples(kind: Kind, feature: str) -> bool:
+    """Whether it is about windows of labelled examples, which come later than those of predictions."""
+    return kind in ("label", "loss", "concept") or feature == LABEL
 
 
 class Distinct(msgspec.Struct, frozen=True, kw_only=True):

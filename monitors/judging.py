@@ -15,7 +15,7 @@ from monitors.companions import companions
 from monitors.consequences import together
 from monitors.content import Content
 from monitors.deciding import Round, decide_by
-from monitors.findings import Distinct, Finding
+from monitors.findings import Distinct, Finding, of_examples
 from monitors.history import WindowRecord
 from monitors.life import Seen
 from monitors.missing import watched_columns
@@ -27,10 +27,8 @@ from monitors.schema import SchemaState, judge_schema
 from monitors.usual import Usual
 from monitors.windows import Closed
 from stream_trainer.monitoring import Monitoring
-from stream_trainer.reference import LABEL
 
 FEATURES, ESTIMATE, LABELS, OUTCOMES, SCHEMA = 0.6, 0.08, 0.1, 0.2, 0.02
-OF_EXAMPLES = ("label", "loss", "concept")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -127,12 +125,14 @@ class Judge:
             add=lambda first, second: content.add(first, second, sample_rows=0),
         )
         digest = closed.content.digest or ""
-        usual = usual if usual.key == digest else Usual(key=digest)
+        comparable = digest not in ("", content.MIXED)
+        usual = usual if usual.key == digest or not comparable else Usual(key=digest)
         rounds = []
         for block in over:
             whole = msgspec.structs.replace(block, content=closed.content) if block.scale == 1 else block
             round_, usual = self._round(whole, compared, usual, labels=labels)
             rounds.append(round_)
+        usual = msgspec.structs.replace(usual, windows=usual.windows + comparable)
         alone = Told(seen=self._seen(closed.start, closed.end, closed.content, compared), findings=shown.findings)
         told = [alone, *rounds] if shown.findings else rounds
         record = WindowRecord(
@@ -193,7 +193,7 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
     """
     if first is None:
         return second
-    kept = [finding for finding in first.findings if _of_examples(finding) != labels]
+    kept = [finding for finding in first.findings if of_examples(finding.kind, finding.feature) != labels]
     others = [curve for curve in first.curves if curve.feature not in {c.feature for c in second.curves}]
     both = [versions for versions in (first.versions, second.versions) if versions is not None]
     return msgspec.structs.replace(
@@ -204,10 +204,6 @@ def joined(first: WindowRecord | None, second: WindowRecord, *, labels: bool) ->
         offsets={**first.offsets, **second.offsets},
         versions=(min(low for low, _ in both), max(high for _, high in both)) if both else None,
     )
-
-
-def _of_examples(finding: Finding) -> bool:
-    return finding.kind in OF_EXAMPLES or finding.feature == LABEL
 
 
 def _counted(findings: list[Finding], held: Content) -> list[Finding]:

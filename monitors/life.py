@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from monitors.alerts import Alert, Ranking, Status, WindowSpan, key_of, member_keys
-from monitors.findings import VERSION, Finding, Severity
+from monitors.findings import VERSION, Finding, Severity, of_examples
 from monitors.history import Offsets
 from monitors.telling import about, message_of
 from stream_trainer.acting import SEVERITIES
@@ -29,7 +29,7 @@ class LifePolicy:
         repeat_followed: the same of one that differs from the baseline alone, which may be for good.
         cooldown: so long after it was resolved an alert does not open again, in event time, but for a higher severity.
         patience: an alert that so many windows of predictions in a row have not asked about ends; one of several windows together
-            after three times as many as they are, if that is later.
+            after three times as many as they are, if that is later. `label_patience`: one that labels have to speak for.
         remember: so long after it was resolved it is known when that was: windows from before do not open it again.
         warning: from this PSI on an alert is a warning, below it is for information; `critical` likewise.
     """
@@ -40,6 +40,7 @@ class LifePolicy:
     repeat_followed: timedelta = timedelta(days=1)
     cooldown: timedelta = timedelta(minutes=15)
     patience: int = 288
+    label_patience: int = 288
     remember: timedelta = timedelta(days=1)
     warning: float = 0.1
     critical: float = 0.25
@@ -87,7 +88,7 @@ def step(life: Life, findings: Iterable[Finding], seen: Seen, policy: LifePolicy
     """
     findings = list(findings)
     open_alerts, courses, events = dict(life.open), dict(life.courses), []
-    for key in {key_of(finding) for finding in findings} & open_alerts.keys():
+    for key in {key_of(finding) for finding in findings if _asks(finding)} & open_alerts.keys():
         courses[key] = msgspec.structs.replace(_course(life, key), unasked=0)
     for key, finding, learned in _spoken_for(findings, life):
         before, course = open_alerts.get(key), courses.get(key, Course())
@@ -135,16 +136,20 @@ def pass_window(life: Life, at: datetime, policy: LifePolicy) -> tuple[Life, lis
         for key, course in life.courses.items()
         if key in life.open or (course.resolved_at is not None and at - course.resolved_at < policy.remember)
     }
-    reasons = {}
+    reasons: dict[str, str] = {}
+    late: dict[str, str] = {}
     for key, alert in life.open.items():
         if at < alert.updated_at:
             continue
         course = _course(life, key)
         courses[key] = msgspec.structs.replace(course, unasked=course.unasked + 1)
-        patience = max(policy.patience, 3 * course.windows)
+        of_labels = of_examples(alert.kind, alert.feature)
+        patience = max(policy.label_patience if of_labels else policy.patience, 3 * course.windows)
         if courses[key].unasked > patience:
-            reasons[key] = f"nothing was there to compare in {patience} windows"
-    return end(Life(open=life.open, courses=courses), reasons, at)
+            (late if of_labels else reasons)[key] = f"nothing was there to compare in {patience} windows"
+    ended, events = end(Life(open=life.open, courses=courses), reasons, at)
+    after, more = end(ended, late)  # in the time of the labels, which may come back from before this window
+    return after, [*events, *more]
 
 
 def severity_of(finding: Finding, policy: LifePolicy) -> Severity:
@@ -156,6 +161,11 @@ def severity_of(finding: Finding, policy: LifePolicy) -> Severity:
     if finding.effect.psi >= policy.critical:
         return "critical"
     return "warning" if finding.effect.psi >= policy.warning else "info"
+
+
+def _asks(finding: Finding) -> bool:
+    """Whether there was anything to compare; labels that wait for more of them will be."""
+    return finding.state != "not enough data" or finding.kind in ("loss", "concept")
 
 
 def _course(life: Life, key: str) -> Course:

@@ -278,7 +278,7 @@ def _actor(pipeline: Pipeline, settings: Settings, producer: ControlProducer, kn
     return Actor(
         rules,
         lambda requests: producer.send(topic, [(request.action_id, request) for request in requests]),
-        asked=all_requests(settings.kafka, topic) if rules else (),
+        asked=all_requests(settings.kafka, topic),
         open_alerts=known.values(),
         hold_at_most=pipeline.monitoring.hold_at_most,
     )

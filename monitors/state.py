@@ -113,6 +113,8 @@ def _readable(kind: Any, content: bytes, name: str, lost: dict[str, Exception]) 
         for field in msgspec.structs.fields(kind)
         if field.name in parts
     }
+    if kind is Watched and UNSET in (found.get("windows"), found.get("waiting")):
+        found.pop("blocks", None)  # windows that were lost come again, and blocks take each but once
     return kind(**{name: value for name, value in found.items() if value is not UNSET})
 
 

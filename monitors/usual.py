@@ -38,9 +38,13 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of all questions; msgspec can write it. `key` names the bins: with other ones it begins anew."""
+    """What is known of all questions; msgspec can write it. `key` names the bins: with other ones it begins anew.
+
+    `windows`: that were judged with these bins.
+    """
 
     key: str = ""
+    windows: int = 0
     past: dict[str, Past] = {}
 
 

@@ -140,6 +140,33 @@ def test_records_that_cannot_be_read_end_no_silence() -> None:
     assert world.statuses() == [("silence", "opened")]
 
 
+def test_on_a_busy_stream_that_is_read_a_little_later_silence_ends() -> None:
+    world = World()
+    attendance = world.start()
+    for minutes in (0, 6):
+        world.look_at(attendance, minutes)
+    assert world.statuses() == [("silence", "opened")]
+    for tenths in range(60, 80):
+        world.ask(100)
+        read = world.read(START + tenths / 10 * MINUTE)
+        world.ask(100)  # something has always just come
+        attendance.saw(read)
+        world.look_at(attendance, tenths / 10 + 0.1)
+    assert world.statuses() == [("silence", "opened"), ("silence", "resolved")]
+
+
+def test_a_busy_stream_of_records_that_cannot_be_read_is_silence() -> None:
+    world = World()
+    attendance = world.start()
+    for tenths in range(80):
+        world.ask(100)
+        read = world.read(None)
+        world.ask(100)
+        attendance.saw(read)
+        world.look_at(attendance, tenths / 10)
+    assert world.statuses() == [("silence", "opened")]
+
+
 def test_labels_that_stop_coming_are_an_alert_until_one_comes() -> None:
     world = World(Monitoring(silence=None, staleness=None, unlabelled=timedelta(hours=1)))
     attendance = world.start()

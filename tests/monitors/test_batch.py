@@ -15,8 +15,8 @@ from monitors.alerts import Alert
 from monitors.baseline import Baselines
 from monitors.batch import Monitor
 from monitors.content import Content
+from monitors.findings import of_examples
 from monitors.history import History, WindowRecord
-from monitors.judging import OF_EXAMPLES
 from monitors.performance.presence import Read
 from monitors.questions import told_apart
 from monitors.reports import Job, Outcome, Reports
@@ -27,7 +27,7 @@ from monitors.summary import Summarise, Summary
 from stream_trainer.contract import BinaryLabel, Categorical, ClassLabel, Numeric, Vector
 from stream_trainer.errors import BrokerUnavailable, StoreUnavailable
 from stream_trainer.pipeline import Pipeline
-from stream_trainer.reference import LABEL, Learned, Reference, coded
+from stream_trainer.reference import Learned, Reference, coded
 from stream_trainer.schema import TIMESTAMP
 from stream_trainer.store import open_store
 from stream_trainer.store.storage import LocalStorage
@@ -410,7 +410,7 @@ def test_labels_alone_neither_renew_nor_repeat_the_verdicts_of_predictions(world
     assert world.metrics.value("evaluated_timestamp_seconds", **drift) == 1.0
     assert world.metrics.value("evaluated_timestamp_seconds", **drift | {"kind": "label", "feature": "_label"}) == 2.0
     told = [finding for window in world.history() for finding in window.findings]
-    of_labels = [f for f in told if f.kind in OF_EXAMPLES or f.feature == LABEL]
+    of_labels = [f for f in told if of_examples(f.kind, f.feature)]
     assert world.metrics.value("verdicts_total") - verdicts == len(of_labels)
 
 

@@ -182,6 +182,15 @@ def test_the_record_of_a_window_is_the_same_whichever_topic_closed_it_first() ->
     assert joined(first, asked, labels=False).scores == first.scores
 
 
+def test_a_window_of_mixed_bins_forgets_nothing_that_is_usual(compared: Compared) -> None:
+    judge = Judge(pipeline="flights", monitoring=SELDOM)
+    usual = Usual(key="bins", windows=9)
+    for content, windows in ((Content(rows=9, digest=MIXED), 9), (Content(rows=9), 9)):
+        closed = Closed(number=0, start=START, end=START + WINDOW, content=content)
+        found = judge.predictions(closed, compared, Blocks(), PerformanceState(), usual)
+        assert (found.usual.key, found.usual.windows) == ("bins", windows)
+
+
 def test_judging_a_window_of_labels_again_repeats_no_finding() -> None:
     found = [
         Finding(kind="label", feature=LABEL, against="learned", state="quiet"),

@@ -176,7 +176,7 @@ def test_a_column_that_is_told_under_anothers_name_is_not_told_against_the_basel
 
 def without_data(one: Finding, rounds: list[list[Finding]], patience: int = 5) -> list[tuple[int, Alert]]:
     """What is told after an alert was opened, in rounds of which each is one window of predictions."""
-    policy = replace(POLICY, patience=patience)
+    policy = replace(POLICY, patience=patience, label_patience=patience)
     life, found = Life(), []
     for number, findings in enumerate([[one], *rounds]):
         life, events = step(life, findings, seen(number), policy)
@@ -190,12 +190,35 @@ def test_what_is_not_asked_about_any_more_ends_with_patience_and_opens_again_whe
     found = without_data(one, [*[[finding(0.4, feature="y")]] * 20, [one]])
     assert [(number, event.status) for number, event in found] == [(5, "resolved"), (21, "opened")]
     assert "nothing was there to compare in 5 windows" in found[0][1].message
-    assert (found[0][1].updated_at, found[0][1].opened_at) == (seen(5).window.end, seen(0).window.end)
+    ended = seen(0 if one.kind == "loss" else 5).window.end  # labels have a time of their own
+    assert (found[0][1].updated_at, found[0][1].opened_at) == (ended, seen(0).window.end)
+
+
+def test_a_pause_of_labels_ends_their_alerts_later_and_mutes_nothing_when_they_are_back() -> None:
+    late, policy = finding(1e-9, kind="loss", feature=""), replace(POLICY, patience=5, label_patience=20)
+    life, _ = step(Life(), [late], seen(0), policy)
+    statuses = []
+    for number in range(40):  # labels are ten windows late, and pause
+        life, ended = pass_window(life, seen(number + 10).window.end, policy)
+        life, events = step(life, [late] if number > 30 else [], seen(number), policy)
+        statuses += [(number, event.status) for event in [*ended, *events]]
+    assert statuses[:2] == [(20, "resolved"), (31, "opened")]
+
+
+def test_what_is_never_enough_to_compare_ends_its_alert() -> None:
+    one = finding(1e-9)
+    nothing = msgspec.structs.replace(one, state="not enough data", rows=0)
+    found = without_data(one, [[nothing]] * 20)
+    assert [(number, event.status) for number, event in found] == [(5, "resolved")]
+
+
+def _asked(round_: list[Finding]) -> bool:
+    return any(finding.state != "not enough data" for finding in round_)
 
 
 @given(st.lists(st.sampled_from([[], [NOTHING], [DRIFT], [DOUBT]]), max_size=40))
 def test_an_alert_about_which_data_come_now_and_then_goes_on(rounds: list[list[Finding]]) -> None:
-    longest = max((len(list(same)) for empty, same in itertools.groupby(rounds, bool) if not empty), default=0)
+    longest = max((len(list(same)) for asked, same in itertools.groupby(rounds, _asked) if not asked), default=0)
     assert {event.status for _, event in without_data(DRIFT, rounds, patience=longest + 1)} <= {"updated"}
 
 

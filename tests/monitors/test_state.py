@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from monitors.content import Content
 from monitors.life import Life
 from monitors.performance.presence import Labelling
+from monitors.scales import Blocks
 from monitors.state import MonitorState, StateFiles, Watched, with_windows_of
 from monitors.windows import Windows
 from stream_trainer.store.storage import LocalStorage
@@ -21,7 +22,7 @@ from .worlds import START
 PATH = f"state/{3:020d}.msgpack"
 STATE = MonitorState(
     window=timedelta(minutes=5),
-    predictions=Watched(windows=Windows(open={7: Content(rows=3)}, late=2)),
+    predictions=Watched(windows=Windows(open={7: Content(rows=3)}, late=2), blocks=Blocks(newest=6)),
     examples=Watched(windows=Windows(closed=4)),
     labelling=Labelling(label=START),
     life=Life(),
@@ -49,10 +50,18 @@ def replaced(state: Any, path: tuple[str, ...], value: Any) -> Any:
     return msgspec.structs.replace(state, **{path[0]: inner})
 
 
+def test_windows_that_are_lost_take_the_blocks_with_them_which_take_each_but_once(tmp_path: Path) -> None:
+    for part in ("windows", "waiting"):
+        found = kept(tmp_path, damaged(STATE, "predictions", part))
+        assert found.predictions.blocks == Watched().blocks
+        assert found.predictions.usual == STATE.predictions.usual
+        assert found.examples == STATE.examples
+
+
 @pytest.mark.parametrize(
     ("path", "begins"),
     [
-        (("predictions", "windows"), Windows()),
+        (("predictions", "schema"), Watched().schema),
         (("predictions",), Watched()),
         (("examples", "usual"), Watched().usual),
         (("performance",), MonitorState().performance),

@@ -50,7 +50,13 @@ def rounds(questions: list[Question], round_: Round = ROUND, usual: Usual | None
     usual = usual or Usual()
     for question in questions:
         found, usual = decide_by([question], round_, usual)
+        usual = one_more(usual)
         yield found
+
+
+def one_more(usual: Usual) -> Usual:
+    """As the judge counts windows; bounded, for what is said of sizes."""
+    return msgspec.structs.replace(usual, windows=min(usual.windows + 1, 100))
 
 
 def stream(seed: int, windows: int, effect: float, *, then: float = 0.0, last: int = 0) -> list[Question]:
@@ -116,7 +122,37 @@ def test_longer_blocks_wait_for_the_single_windows_only() -> None:
         if i % 4 == 3:
             found, usual = decide_by([question], four, usual)
             told.append((i, found[0].state))
+        usual = one_more(usual)
     assert told == [(3, "not enough data"), (7, "not enough data"), (11, "not enough data"), (15, "drift")]
+
+
+def test_what_has_too_few_rows_a_window_is_found_by_several_together() -> None:
+    rng = np.random.default_rng(8)
+    reference = learned(rng)
+    usual, four = Usual(windows=NEEDED), Round(budget=1e-3, windows=4, usual_windows=NEEDED)
+    told = []
+    for shift in (0.0, 0.0, 0.0, 0.0, 1.0):
+        found, usual = decide_by([few(rng, shift, reference)], four, usual)
+        told.append(found[0].state)
+    assert told == ["quiet"] * 4 + ["drift"]
+
+
+def few(rng: np.random.Generator, shift: float, reference: Counts) -> Question:
+    """160 rows of four windows."""
+    window = np.append(rng.multinomial(160, shares(shift)), 0)
+    names = [str(i) for i in range(BINS + 1)]
+    return Question(kind="drift", feature="x", against="learned", window=window, reference=reference, names=names)
+
+
+def test_more_windows_than_are_remembered_can_be_waited_for() -> None:
+    questions, usual = stream(3, 3, EFFECT), Usual(windows=MEMORY + 30)
+    many = Round(budget=1e-3, usual_windows=MEMORY + 40)
+    early, _ = decide_by([questions[0]], many, usual)
+    assert early[0].detail == f"how much windows usually differ is not known yet: {MEMORY + 30} of {MEMORY + 40}"
+    past = Usual(windows=MEMORY + 40)
+    for question in stream(4, MEMORY, EFFECT):
+        _, past = decide_by([question], many, past)
+    assert decide_by([questions[1]], many, past)[0][0].state != "not enough data"
 
 
 def test_until_enough_windows_were_seen_it_says_how_many() -> None:
@@ -167,6 +203,7 @@ def test_what_is_known_is_bounded_and_goes_on_from_where_it_was_written() -> Non
     usual, sizes, found = Usual(key="bins"), [], []
     for question in questions:
         findings, usual = decide_by([question], ROUND, usual)
+        usual = one_more(usual)
         written = msgspec.msgpack.encode(usual)
         usual = msgspec.msgpack.decode(written, type=Usual)
         sizes.append(len(written))
